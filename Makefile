@@ -1,0 +1,73 @@
+# make run          everything, on a real PostgreSQL, until Ctrl-C    (make run PORT=8123)
+# make test         the checks and the whole test suite
+# make lint | fmt   the checks alone | format the code
+# make clean        remove what make made, except the data in .valdrix/
+
+.PHONY: run test lint fmt clean install install-dev
+.DEFAULT_GOAL := run
+
+PORT ?= 8000
+VENV := .venv
+# The first of these that is new enough; PYTHON=/path/to/python takes another one.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && exit; done; echo python3)
+
+# A stamp is named after everything the environment depends on: the clone's path too, because the
+# programs in an environment name it. Equal name, nothing to install, no network.
+KEY = $(shell { pwd; $(PYTHON) -V; cat $(1); } 2>/dev/null | cksum | tr ' \t' '--')
+RUN_STAMP := $(VENV)/.installed-$(call KEY,requirements.txt)
+DEV_STAMP := $(VENV)/.installed-dev-$(call KEY,requirements.txt requirements-dev.txt)
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+run: $(RUN_STAMP)
+	@$(VENV)/bin/python -m valdrix.embedded.run --port "$(PORT)"
+
+# The closing line of pytest is the end of the output.
+test: lint
+	@$(VENV)/bin/python -m pytest -n 2
+
+lint: $(DEV_STAMP)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
+
+fmt: $(DEV_STAMP)
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+install: $(RUN_STAMP)
+install-dev: $(DEV_STAMP)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+	@echo "The data in .valdrix/ was kept."
+
+$(RUN_STAMP):
+	$(MAKE_ENVIRONMENT)
+	@echo "Installing what Valdrix runs on into $(VENV) (once; needs the network) ..."
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(DEV_STAMP):
+	$(MAKE_ENVIRONMENT)
+	@echo "Installing what the tests need into $(VENV) (once; needs the network) ..."
+	@$(PIP) -r requirements-dev.txt
+	@touch $@ $(RUN_STAMP)
+
+# An environment that was made elsewhere, by another Python, or only half, is made anew.
+define MAKE_ENVIRONMENT
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "Valdrix needs Python 3.11 or newer; '$(PYTHON)' says: $$($(PYTHON) -V 2>&1)." \
+		"Install one (Debian, Ubuntu: apt-get install python3 python3-venv)" \
+		"or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	echo "'$(PYTHON)' cannot make a virtual environment: its module ensurepip is missing." \
+		"Debian, Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+@made_by="$$(pwd) $$($(PYTHON) -V)"; \
+	{ $(VENV)/bin/python -m pip --version >/dev/null 2>&1 \
+		&& test "$$(cat $(VENV)/.made-by 2>/dev/null)" = "$$made_by"; } \
+	|| { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && echo "$$made_by" > $(VENV)/.made-by; }
+endef

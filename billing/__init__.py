@@ -1,0 +1,1 @@
+"""What may be spent: accounts, reservations, costs and plans. Money knows no policy."""

@@ -1,0 +1,1 @@
+"""Costs: what projects really spent, a day at a time, as ingested."""

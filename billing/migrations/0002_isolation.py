@@ -1,0 +1,44 @@
+"""Row-level security on every table of money."""
+
+from django.db import migrations
+
+from valdrix.kernel import isolation
+
+
+_COSTS = """
+CREATE FUNCTION billing_daily_costs(p_project text, p_since date, p_until date) RETURNS json
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    -- Amounts travel as text: a JSON number would become a float on the way.
+    RETURN coalesce(
+        (SELECT json_agg(json_build_array(c.date, c.amount_usd::text, c.is_final) ORDER BY c.date)
+           FROM billing_daily_cost c
+          WHERE c.tenant_id = valdrix_current_tenant() AND c.project_id = p_project
+            AND c.date BETWEEN p_since AND p_until),
+        '[]'::json);
+EXCEPTION WHEN OTHERS THEN
+    -- A failing cost store never blocks a gate; NULL says so (SPEC 3.4).
+    RAISE WARNING 'daily costs are unavailable: %', SQLERRM;
+    RETURN NULL;
+END $$;
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [("billing", "0001_initial"), ("governance", "0002_isolation")]
+
+    operations = [
+        isolation.isolate("billing_account"),
+        isolation.isolate("billing_account_month"),
+        isolation.isolate("billing_charge"),
+        isolation.isolate("billing_reservation"),
+        isolation.isolate("billing_reservation_line"),
+        isolation.isolate("billing_daily_cost"),
+        isolation.isolate("billing_subscription"),
+        migrations.RunSQL(_COSTS, "DROP FUNCTION billing_daily_costs(text, date, date)"),
+        isolation.revoke("billing_account", "DELETE"),
+        isolation.revoke("billing_account_month", "DELETE"),
+        isolation.revoke("billing_charge", "DELETE"),
+        isolation.revoke("billing_reservation", "DELETE"),
+        isolation.revoke("billing_reservation_line", "DELETE"),
+    ]

@@ -1,0 +1,16 @@
+"""The app's tables, one room each."""
+
+from billing.accounts.models import Account, AccountMonth
+from billing.costs.models import DailyCost
+from billing.plans.models import Subscription
+from billing.reservations.models import Charge, Reservation, ReservationLine
+
+__all__ = (
+    "Account",
+    "AccountMonth",
+    "Charge",
+    "DailyCost",
+    "Reservation",
+    "ReservationLine",
+    "Subscription",
+)

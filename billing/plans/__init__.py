@@ -1,0 +1,1 @@
+"""Plans: the tiers, what each may spend, and which tier a tenant is on (SPEC 13)."""

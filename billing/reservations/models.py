@@ -1,0 +1,176 @@
+"""Tables of charges, reservations and their lines."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from billing.accounts.models import Account
+
+ACTIVE = "active"
+SETTLED = "settled"
+RELEASED = "released"
+STATES = (ACTIVE, SETTLED, RELEASED)
+
+PENDING = "pending"
+POSTED = "posted"
+VOIDED = "voided"
+LINE_STATES = (PENDING, POSTED, VOIDED)
+
+ALLOCATION = "allocation"
+RESERVED_CREDIT = "reserved_credit"
+EMERGENCY_CREDIT = "emergency_credit"
+EXPOSURE = "exposure"
+OVERRUN = "overrun"
+LINE_KINDS = (ALLOCATION, RESERVED_CREDIT, EMERGENCY_CREDIT, EXPOSURE, OVERRUN)
+
+
+class Charge(models.Model):
+    """What one change holds, however many decisions asked about it.
+
+    ::
+
+        active ──> settled
+           └─────> released   (its last member was released)
+
+    :ivar family_id: the charge whose first decision was named as parent, or this one's own id;
+        confirming or reconciling any member settles the whole family once.
+    :ivar held_usd: own parts of its active members plus what they took of their parent.
+    :ivar taken_usd: what decisions that named this charge's decisions took of it, each part once.
+    :ivar family_held_usd: on the family's first charge, the own parts of the whole family.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    tenant_id = models.UUIDField()
+    family_id = models.UUIDField()
+    is_shadow = models.BooleanField()
+    state = models.CharField(max_length=10, default=ACTIVE)
+    project_id = models.CharField(max_length=200)
+    environment = models.CharField(max_length=10)
+    action = models.CharField(max_length=200)
+    resource_reference = models.CharField(max_length=2000)
+    change_fingerprint = models.CharField(max_length=64)
+    change_digest = models.CharField(max_length=200, null=True)
+    change_is_computed = models.BooleanField()
+    run_id = models.CharField(max_length=200, null=True)
+    held_usd = models.DecimalField(max_digits=17, decimal_places=4)
+    taken_usd = models.DecimalField(max_digits=17, decimal_places=4)
+    family_held_usd = models.DecimalField(max_digits=17, decimal_places=4, default=0)
+    opened_at = models.DateTimeField()
+    confirmed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "billing_charge"
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(state__in=STATES), name="billing_charge_state_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(held_usd__gte=0, held_usd__lt=10**13, taken_usd__gte=0)
+                & Q(taken_usd__lt=10**13, family_held_usd__gte=0, family_held_usd__lt=10**13),
+                name="billing_charge_is_not_negative",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["tenant_id", "change_fingerprint"],
+                condition=Q(state=ACTIVE, change_is_computed=True),
+                name="billing_charge_by_change",
+            ),
+            models.Index(
+                fields=["tenant_id", "run_id"],
+                condition=Q(state=ACTIVE, run_id__isnull=False),
+                name="billing_charge_by_run",
+            ),
+            models.Index(fields=["tenant_id", "family_id"], name="billing_charge_family"),
+        )
+
+    def __str__(self) -> str:
+        return f"charge {self.id} ({self.state})"
+
+
+class Reservation(models.Model):
+    """One decision's part of a charge: its own increase, and what it took of a parent.
+
+    ::
+
+        active ──> settled | released
+    """
+
+    decision_id = models.UUIDField(primary_key=True, editable=False)
+    tenant_id = models.UUIDField()
+    charge = models.ForeignKey(Charge, on_delete=models.PROTECT, related_name="reservations")
+    parent_charge = models.ForeignKey(
+        Charge, on_delete=models.PROTECT, null=True, related_name="+", db_index=False
+    )
+    state = models.CharField(max_length=10, default=ACTIVE)
+    own_usd = models.DecimalField(max_digits=17, decimal_places=4)
+    taken_usd = models.DecimalField(max_digits=17, decimal_places=4)
+    month = models.DateField(help_text="First day of the UTC month it was reserved in.")
+    reserved_at = models.DateTimeField()
+    due_at = models.DateTimeField(help_text="When the overdue job settles it.")
+
+    class Meta:
+        db_table = "billing_reservation"
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(state__in=STATES), name="billing_reservation_state_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(own_usd__gte=0, own_usd__lt=10**13)
+                & Q(taken_usd__gte=0, taken_usd__lt=10**13),
+                name="billing_reservation_is_not_negative",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["tenant_id", "due_at"],
+                condition=Q(state=ACTIVE),
+                name="billing_reservation_due",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"reservation of {self.decision_id} ({self.state})"
+
+
+class ReservationLine(models.Model):
+    """What one reservation holds of one account.
+
+    ::
+
+        pending ──> posted | voided   (exactly once)
+    """
+
+    reservation = models.ForeignKey(Reservation, on_delete=models.PROTECT, related_name="lines")
+    tenant_id = models.UUIDField()
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="lines")
+    kind = models.CharField(max_length=20)
+    is_shadow = models.BooleanField()
+    state = models.CharField(max_length=10, default=PENDING)
+    position = models.PositiveSmallIntegerField(help_text="Burn order within the reservation.")
+    amount_usd = models.DecimalField(max_digits=17, decimal_places=4)
+    posted_usd = models.DecimalField(max_digits=17, decimal_places=4, default=0)
+    month = models.DateField(help_text="First day of the UTC month it posts to.")
+
+    class Meta:
+        db_table = "billing_reservation_line"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["reservation", "position"], name="billing_line_position_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=LINE_STATES), name="billing_line_state_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=LINE_KINDS), name="billing_line_kind_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(amount_usd__gte=0, amount_usd__lt=10**13)
+                & Q(posted_usd__gte=0, posted_usd__lt=10**13),
+                name="billing_line_is_not_negative",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.amount_usd} ({self.state})"

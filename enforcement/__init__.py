@@ -1,0 +1,1 @@
+"""The gate: from a request to a decision, its record and its proof."""

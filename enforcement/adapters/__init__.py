@@ -1,0 +1,1 @@
+"""Adapters: each surface's payload becomes a ``GateRequest``, and an outcome its payload. Pure."""

@@ -1,0 +1,1 @@
+"""Doors over HTTP: the gate, its money, its policies and its proofs."""

@@ -1,0 +1,156 @@
+"""The gates that pipelines call: generic, preflight and batch (SPEC 8, 19)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from django.conf import settings
+from django.http import HttpResponse
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from enforcement.adapters import terraform
+from enforcement.adapters.continuation import build_continuation
+from enforcement.adapters.terraform_schema import GATE_BODY_SCHEMA, PREFLIGHT_BODY_SCHEMA
+from enforcement.api.gate_schema import (
+    BATCH_BODY_SCHEMA,
+    BATCH_RESPONSE_SCHEMA,
+    GATE_RESPONSE_SCHEMA,
+    PREFLIGHT_RESPONSE_SCHEMA,
+)
+from enforcement.gate.ask import Ask, TimeBudget
+from enforcement.gate.evaluate import evaluate
+from enforcement.gate.inputs import GateRequest
+from governance.api.callers import principal_of
+from governance.api.permissions import RequireRole, require_project
+from governance.identity.domain import MEMBER, Principal
+from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.problem_response import problem_document
+from valdrix.kernel.ids import new_id
+from valdrix.kernel.problems import Refused
+
+KEY_HEADER: Final = "Idempotency-Key"
+PREFLIGHT_BODY_BYTES: Final = 64 * 1024 * 1024
+BATCH_LIMIT: Final = 100
+
+_JSON: Final = "application/json"
+
+
+def ask_gate(principal: Principal, request: GateRequest) -> dict[str, Any]:
+    """Put one question to the gate on behalf of a principal; return the common response.
+
+    :raises Refused: when the principal may not use the project, or the key or fingerprint
+        conflicts; nothing was written then.
+    """
+    require_project(principal, request.project_id)
+    return evaluate(
+        Ask(
+            tenant_id=principal.tenant_id,
+            person_id=principal.person_id,
+            request=request,
+            decision_id=new_id(),
+            charge_id=new_id(),
+            approval_id=new_id(),
+            clock=timezone.now,
+        ),
+        budget=TimeBudget(
+            total_ms=settings.GATE_TIME_BUDGET_MS, lock_ms=settings.GATE_LOCK_TIMEOUT_MS
+        ),
+    )
+
+
+def _answer(document: dict[str, Any]) -> HttpResponse:
+    return HttpResponse(orjson.dumps(document), content_type=_JSON)
+
+
+class _GateView(APIView):
+    """A gate: any member may ask; a decision is a 200 whatever it is."""
+
+    permission_classes = (RequireRole(MEMBER),)
+
+
+class TerraformGateView(_GateView):
+    """``POST gate/terraform``: the generic gate."""
+
+    @extend_schema(
+        operation_id="gate_terraform",
+        summary="May this change, with this cost, happen?",
+        request={_JSON: GATE_BODY_SCHEMA},
+        responses={(200, _JSON): GATE_RESPONSE_SCHEMA},
+    )
+    def post(self, request: Request) -> HttpResponse:
+        """Decide one change; the answer is 200 whatever the decision."""
+        principal = principal_of(request)
+        gate_request = terraform.to_gate_request(
+            request.data, actor=principal.principal_id, header_key=request.headers.get(KEY_HEADER)
+        )
+        return _answer(ask_gate(principal, gate_request))
+
+
+class TerraformPreflightView(_GateView):
+    """``POST gate/terraform/preflight``: the gate with a cost estimate and a plan."""
+
+    max_body_bytes = PREFLIGHT_BODY_BYTES
+
+    @extend_schema(
+        operation_id="gate_terraform_preflight",
+        summary="May this run's stage go ahead, by its estimate and plan?",
+        request={_JSON: PREFLIGHT_BODY_SCHEMA},
+        responses={(200, _JSON): PREFLIGHT_RESPONSE_SCHEMA},
+    )
+    def post(self, request: Request) -> HttpResponse:
+        """Decide one stage of a run, and say how the pipeline goes on."""
+        principal = principal_of(request)
+        gate_request = terraform.preflight_to_gate_request(
+            request.data, actor=principal.principal_id, header_key=request.headers.get(KEY_HEADER)
+        )
+        response = ask_gate(principal, gate_request)
+        response["continuation"] = build_continuation(gate_request, response)
+        return _answer(response)
+
+
+class BatchGateView(_GateView):
+    """``POST gate/batch``: up to 100 gate bodies, each answered as if sent alone."""
+
+    @extend_schema(
+        operation_id="gate_batch",
+        summary="Decide many changes; one answer an item.",
+        request={_JSON: BATCH_BODY_SCHEMA},
+        responses={(200, _JSON): BATCH_RESPONSE_SCHEMA},
+    )
+    def post(self, request: Request) -> HttpResponse:
+        """Decide each item in the order given; one item's refusal stops no other."""
+        principal = principal_of(request)
+        items = _read_items(request)
+        results = [_answer_item(principal, item) for item in items]
+        return _answer({"results": results})
+
+
+def _read_items(request: Request) -> list[Any]:
+    fields = Fields(request.data)
+    items = fields.raw("items", required=True)
+    if items is not None and not isinstance(items, list):
+        fields.refuse("items", "must be a list", code="invalid_type")
+    elif items is not None and not 1 <= len(items) <= BATCH_LIMIT:
+        fields.refuse("items", f"must hold 1 to {BATCH_LIMIT} items", code="out_of_range")
+    if KEY_HEADER in request.headers:
+        fields.refuse("", "a batch takes its keys from its items, not from the header")
+    fields.finish()
+    return list(items)
+
+
+def _answer_item(principal: Principal, item: object) -> dict[str, Any]:
+    """Return one item's status and body, as if it had been sent alone."""
+    try:
+        gate_request = terraform.to_gate_request(
+            item, actor=principal.principal_id, header_key=None
+        )
+        return {"status": 200, "body": ask_gate(principal, gate_request)}
+    except Refused as refusal:
+        body = problem_document(refusal.problem_code, refusal.detail, errors=refusal.errors)
+        return {"status": refusal.status, "body": body}
+
+

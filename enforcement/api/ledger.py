@@ -1,0 +1,100 @@
+"""The API of the ledger: admins read what was decided, by whom, and the hashes that bind it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from enforcement.api.policies import read_number_cursor
+from enforcement.ledger.domain import COLUMNS, to_json
+from enforcement.ledger.models import LedgerEntry
+from enforcement.ledger.queries import find_entries
+from governance.api.api_keys import PAGE_PARAMETERS
+from governance.api.callers import principal_of
+from governance.api.documents import closed_object, page_of
+from governance.api.permissions import RequireRole, require_project, require_whole_tenant
+from governance.identity.domain import ADMIN
+from valdrix.kernel.db import reading
+from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
+
+_ORDERS: Final = ("asc", "desc")
+_HASH: Final = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_TYPES: Final[dict[str, dict[str, Any]]] = {
+    "event": {"type": "string"},
+    "at": {"type": "string", "format": "date-time"},
+    "principal": {"type": "string"},
+    "reason_codes": {"type": "array", "items": {"type": "string"}},
+    "decision_id": {"type": ["string", "null"], "format": "uuid"},
+    "approval_request_id": {"type": ["string", "null"], "format": "uuid"},
+    "risk_score": {"type": ["integer", "null"]},
+    "policy_version": {"type": ["integer", "null"]},
+}
+_ENTRY: Final = closed_object(
+    {
+        "sequence": {"type": "integer"},
+        **{name: _TYPES.get(name, {"type": ["string", "null"]}) for name in COLUMNS},
+        "prev_hash": _HASH,
+        "entry_hash": _HASH,
+    }
+)
+
+
+class LedgerView(APIView):
+    """The tenant's ledger."""
+
+    permission_classes = (RequireRole(ADMIN),)
+
+    @extend_schema(
+        operation_id="list_ledger_entries",
+        tags=["ledger"],
+        parameters=[
+            *PAGE_PARAMETERS,
+            OpenApiParameter("decision_id", str),
+            OpenApiParameter("project_id", str),
+            OpenApiParameter("order", str, enum=_ORDERS, default="desc"),
+        ],
+        responses={200: page_of(_ENTRY)},
+    )
+    def get(self, request: Request) -> Response:
+        """List entries, newest first; a bound credential names one of its projects."""
+        refuse_unknown_query(request, "limit", "cursor", "decision_id", "project_id", "order")
+        principal, limit = principal_of(request), read_limit(request)
+        after_sequence = read_number_cursor(request)
+        fields = Fields(request.GET.dict())
+        decision_id = fields.identifier("decision_id")
+        project_id = fields.text("project_id")
+        order = fields.choice("order", _ORDERS) or "desc"
+        fields.raw("limit")
+        fields.raw("cursor")
+        fields.finish("The query has invalid parameters.")
+        if project_id is None:
+            require_whole_tenant(principal)
+        else:
+            require_project(principal, project_id)
+        with reading(principal.tenant_id):
+            entries = find_entries(
+                principal.tenant_id,
+                decision_id=decision_id,
+                project_id=project_id,
+                after_sequence=after_sequence,
+                newest_first=order == "desc",
+                limit=limit + 1,
+            )
+        page = build_page(
+            request, entries, limit=limit, key=lambda one: str(one.sequence), render=_render
+        )
+        return Response(page)
+
+
+def _render(entry: LedgerEntry) -> dict[str, Any]:
+    return {
+        "sequence": entry.sequence,
+        **{name: to_json(getattr(entry, name)) for name in COLUMNS},
+        "prev_hash": bytes(entry.prev_hash).hex(),
+        "entry_hash": bytes(entry.entry_hash).hex(),
+    }

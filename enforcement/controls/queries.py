@@ -1,0 +1,27 @@
+"""Reads that need more than one app's rows."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from django.db.models import Sum
+
+from billing.accounts.domain import month_of
+from billing.costs.models import DailyCost
+
+
+def month_to_date_spend(
+    tenant_id: uuid.UUID, projects: Collection[str], *, now: datetime
+) -> dict[str, Decimal]:
+    """Return what projects really spent in the month of a moment so far, in US dollars.
+
+    A project without ingested costs in that month is left out.
+    """
+    today = now.astimezone(UTC).date()
+    rows = DailyCost.objects.filter(
+        tenant_id=tenant_id, project_id__in=projects, date__range=(month_of(now), today)
+    )
+    return dict(rows.values_list("project_id").annotate(total=Sum("amount_usd")))

@@ -1,0 +1,1 @@
+"""Decisions: one immutable row for each evaluated request, with all that it was computed from."""

@@ -1,0 +1,61 @@
+"""The one way to write a decision."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, fields
+from datetime import datetime
+from decimal import Decimal
+
+from enforcement.decisions.models import Decision
+from valdrix.kernel.db import transaction_required
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """One decision as it is stored: the columns of ``Decision``, amounts in US dollars."""
+
+    decision_id: uuid.UUID
+    tenant_id: uuid.UUID
+    created_at: datetime
+    source: str
+    project_id: str
+    environment: str
+    action: str
+    resource_reference: str
+    cost_state: str
+    monthly_delta_usd: Decimal | None
+    hourly_delta_usd: Decimal | None
+    request_fingerprint: str
+    change_fingerprint: str
+    run_id: str | None
+    actor: str
+    person_id: int
+    idempotency_key: str | None
+    decision: str
+    would_have_been: str | None
+    mode: str
+    is_fail_safe: bool
+    reason_codes: tuple[str, ...]
+    entitlement_reason_code: str | None
+    approval_request_id: uuid.UUID | None
+    policy_version: int
+    policy_document_schema_version: str
+    policy_document_sha256: str
+    engine_version: str
+    context_json: str
+    outcome_json: str
+    outcome_sha256: str
+    response_json: str
+
+
+def append(*, record: DecisionRecord) -> None:
+    """Write one decision, once and for ever.
+
+    :raises NotInTransaction: outside the decision's transaction.
+    """
+    transaction_required()
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    values["id"] = values.pop("decision_id")
+    values["reason_codes"] = list(record.reason_codes)
+    Decision(**values).save(force_insert=True)

@@ -1,0 +1,70 @@
+"""One question with the names its door made for it, and the time it may take."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from enforcement.gate.inputs import GateRequest
+from valdrix.kernel.db import TimeLimits
+
+Clock = Callable[[], datetime]
+
+
+class OutOfTime(Exception):
+    """The evaluation's time budget is used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question with the names that its door made for it.
+
+    :ivar person_id: the responsible person behind the credential.
+    :ivar clock: read once more after the locks: waiting must not make a moment old.
+    """
+
+    tenant_id: uuid.UUID
+    person_id: int
+    request: GateRequest
+    decision_id: uuid.UUID
+    charge_id: uuid.UUID
+    approval_id: uuid.UUID
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBudget:
+    """What one evaluation may take, in milliseconds, and how long it may wait for one lock."""
+
+    total_ms: int
+    lock_ms: int
+
+    def limits(self) -> TimeLimits:
+        """Return the transaction's own time-outs."""
+        return TimeLimits(
+            lock_timeout_ms=min(self.lock_ms, self.total_ms), statement_timeout_ms=self.total_ms
+        )
+
+
+class Timer:
+    """Measures an evaluation against its budget, by a clock that never jumps."""
+
+    def __init__(self, budget: TimeBudget) -> None:
+        self._started = time.monotonic()
+        self._budget_seconds = budget.total_ms / 1000
+
+    def check(self) -> None:
+        """Check that there is time left.
+
+        :raises OutOfTime: when the budget is used up.
+        """
+        if time.monotonic() - self._started > self._budget_seconds:
+            raise OutOfTime
+
+    @property
+    def elapsed_ms(self) -> int:
+        """Return the time since the evaluation began, in whole milliseconds."""
+        return int((time.monotonic() - self._started) * 1000)

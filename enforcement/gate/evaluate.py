@@ -1,0 +1,340 @@
+"""The shell of a gate: claim, lock, read, decide, reserve, append (ARCHITECTURE 3).
+
+One durable transaction with a time budget; the locks are taken in the order of
+``valdrix.kernel.locks``. A refusal is a value and is recorded; only a conflict of keys or
+fingerprints raises, and then nothing was written. What cannot be evaluated fails safe.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from billing.accounts.domain import month_of
+from billing.accounts.locking import AccountScope, find_accounts, lock_accounts
+from billing.reservations.domain import HeldLine, HoldOrder
+from billing.reservations.operations import hold
+from enforcement.gate import failsafe
+from enforcement.gate.ask import Ask, OutOfTime, TimeBudget, Timer
+from enforcement.gate.decision import GateContext, Outcome, decide, encode
+from enforcement.gate.inputs import GateInput, normalise
+from enforcement.gate.lastknown import last_known
+from enforcement.gate.recording import Made, record_decision
+from enforcement.gate.response import Record, build_response, encode_response, mark_replayed
+from enforcement.gate.sharing import (
+    Sharers,
+    build_change,
+    find_sharers,
+    lock_sharers,
+    read_sharing,
+)
+from enforcement.gate.snapshot import read_snapshot
+from enforcement.idempotency.domain import stored_key
+from enforcement.idempotency.operations import Claim, claim_key
+from governance.approvals.operations import ApprovalOrder, OpenedApproval, open_approval
+from governance.policies.governing import GoverningPolicy
+from governance.policies.queries import read_governing_policy
+from valdrix.kernel.db import reading, sqlstate_of, transaction
+from valdrix.kernel.problems import Refused
+
+log = logging.getLogger("valdrix.gate")
+
+_POLICY_ATTEMPTS: Final = 3
+
+
+class RequestFingerprintMismatch(Refused):
+    """The request is not the one that the caller expected to send."""
+
+    code = "request_fingerprint_mismatch"
+
+
+class _PolicyMoved(Exception):
+    """A policy was published between reading the request and taking the locks."""
+
+
+def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
+    """Decide one question, make the decision true, and return the common response (SPEC 8).
+
+    :raises IdempotencyKeyReused: the key names another request.
+    :raises RequestFingerprintMismatch: before anything is evaluated.
+    """
+    timer = Timer(budget)
+    try:
+        for _ in range(_POLICY_ATTEMPTS):
+            try:
+                return _evaluate_once(ask, budget, timer)
+            except _PolicyMoved:
+                timer.check()
+        reason = failsafe.LOCK_CONTENDED
+    except Refused:
+        raise
+    except OutOfTime:
+        reason = failsafe.TIMEOUT
+    except Exception as error:
+        reason = failsafe.reason_for_sqlstate(sqlstate_of(error))
+        log.warning("gate fails safe: %s", reason, exc_info=error)
+    return _fail_safe(ask, reason, budget, timer)
+
+
+def _evaluate_once(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
+    if ask.request.dry_run:
+        with reading(ask.tenant_id, limits=budget.limits()):
+            return _rehearse(ask, timer)
+    with transaction(ask.tenant_id, limits=budget.limits()):
+        return _decide_and_record(ask, timer)
+
+
+def _decide_and_record(ask: Ask, timer: Timer) -> dict[str, Any]:
+    governing = _read_policy(ask)
+    gate_input = _read_input(ask, governing)
+    stored = _claim(ask, gate_input)
+    if stored is not None:
+        return mark_replayed(stored)
+    change = build_change(ask.tenant_id, gate_input, governing)
+    sharers = lock_sharers(change, gate_input.parent_decision_id)
+    account_ids = lock_accounts(_scope(ask, gate_input), now=ask.clock())
+    timer.check()
+    context = _read_context(ask, gate_input, governing, sharers, account_ids)
+    outcome = decide(context, governing.policy)
+    if outcome.is_holding:
+        hold(order=_hold_order(ask, context, outcome, sharers, governing))
+    approval = _open_approval(ask, context, outcome)
+    timer.check()
+    record = _build_record(ask, context, outcome, timer)
+    if approval is not None:
+        record = msgspec.structs.replace(record, approval_request_id=str(approval.approval_id))
+    response = build_response(record)
+    record_decision(
+        ask=ask,
+        made=Made(
+            record=record,
+            governing=governing,
+            context_json=encode(context),
+            response_json=encode_response(response),
+            approval=approval,
+            is_fail_safe=False,
+        ),
+    )
+    return response
+
+
+def _rehearse(ask: Ask, timer: Timer) -> dict[str, Any]:
+    """Decide a dry run: the same reads without a lock, no key, and nothing written."""
+    governing = _read_policy(ask)
+    gate_input = _read_input(ask, governing)
+    change = build_change(ask.tenant_id, gate_input, governing)
+    sharers = find_sharers(change, gate_input.parent_decision_id)
+    account_ids = find_accounts(_scope(ask, gate_input), now=ask.clock())
+    context = _read_context(ask, gate_input, governing, sharers, account_ids)
+    outcome = decide(context, governing.policy)
+    return build_response(_build_record(ask, context, outcome, timer))
+
+
+def _read_policy(ask: Ask) -> GoverningPolicy:
+    governing = read_governing_policy(ask.tenant_id, ask.clock())
+    last_known.keep(ask.tenant_id, governing)
+    return governing
+
+
+def _read_input(ask: Ask, governing: GoverningPolicy) -> GateInput:
+    request = ask.request
+    environment = governing.policy.classify_environment(request.environment)
+    gate_input = normalise(request, environment=environment)
+    expected = request.expected_request_fingerprint
+    if expected is not None and expected != gate_input.request_fingerprint:
+        raise RequestFingerprintMismatch(
+            "The request's fingerprint is not the expected one; nothing was evaluated."
+        )
+    return gate_input
+
+
+def _claim(ask: Ask, gate_input: GateInput) -> str | None:
+    request = ask.request
+    if request.idempotency_key is None:
+        return None
+    return claim_key(
+        claim=Claim(
+            tenant_id=ask.tenant_id,
+            source=request.source,
+            stored_key=stored_key(
+                namespace=request.idempotency_namespace, key=request.idempotency_key
+            ),
+            request_fingerprint=gate_input.request_fingerprint,
+            decision_id=ask.decision_id,
+            claimed_at=ask.clock(),
+        )
+    )
+
+
+def _scope(ask: Ask, gate_input: GateInput) -> AccountScope:
+    return AccountScope(
+        tenant_id=ask.tenant_id,
+        project_id=gate_input.project_id,
+        environment=gate_input.environment,
+        team=gate_input.team,
+    )
+
+
+def _read_context(
+    ask: Ask,
+    gate_input: GateInput,
+    governing: GoverningPolicy,
+    sharers: Sharers,
+    account_ids: list[uuid.UUID],
+) -> GateContext:
+    now: datetime = ask.clock()
+    snapshot = read_snapshot(
+        tenant_id=ask.tenant_id,
+        gate_input=gate_input,
+        account_ids=account_ids,
+        policy=governing.policy,
+        now=now,
+    )
+    if snapshot.policy_version != governing.version:
+        raise _PolicyMoved
+    return GateContext(
+        gate_input=gate_input,
+        evaluated_at=now,
+        policy_version=governing.version,
+        policy_sha256=governing.sha256,
+        policy_schema_version=governing.schema_version,
+        forced_mode=governing.forced_mode(gate_input.source, gate_input.environment),
+        accounts=snapshot.accounts,
+        sharing=read_sharing(sharers, amount=gate_input.amount_usd),
+        parent_is_applicable=sharers.parent_has_room,
+        computed=snapshot.computed,
+    )
+
+
+def _hold_order(
+    ask: Ask, context: GateContext, outcome: Outcome, sharers: Sharers, governing: GoverningPolicy
+) -> HoldOrder:
+    now = context.evaluated_at
+    taken = sharers.taken_usd(context.gate_input.amount_usd)
+    return HoldOrder(
+        decision_id=ask.decision_id,
+        new_charge_id=ask.charge_id,
+        change=sharers.change,
+        charge=sharers.charge,
+        parent=sharers.other_parent if taken > 0 else None,
+        own_usd=outcome.increase_usd,
+        taken_usd=taken,
+        lines=tuple(
+            HeldLine(uuid.UUID(line.account_id), line.kind, line.amount_usd)
+            for line in outcome.holds
+        ),
+        month=month_of(now),
+        reserved_at=now,
+        due_at=now + timedelta(hours=governing.policy.reservations.sla_hours),
+    )
+
+
+def _open_approval(ask: Ask, context: GateContext, outcome: Outcome) -> OpenedApproval | None:
+    if outcome.routing is None:
+        return None
+    gate_input = context.gate_input
+    return open_approval(
+        order=ApprovalOrder(
+            approval_id=ask.approval_id,
+            tenant_id=ask.tenant_id,
+            decision_id=ask.decision_id,
+            source=gate_input.source,
+            project_id=gate_input.project_id,
+            environment=gate_input.environment,
+            action=gate_input.action,
+            change_fingerprint=gate_input.change_fingerprint,
+            change_is_computed=gate_input.change_digest_is_computed,
+            monthly_delta_usd=gate_input.cost.monthly_delta_usd,
+            hourly_delta_usd=gate_input.cost.hourly_delta_usd,
+            requested_by=gate_input.actor,
+            requester_person_id=ask.person_id,
+            routing=outcome.routing,
+            requested_at=context.evaluated_at,
+        )
+    )
+
+
+def _build_record(ask: Ask, context: GateContext, outcome: Outcome, timer: Timer) -> Record:
+    is_dry_run = ask.request.dry_run
+    return Record(
+        decision_id=None if is_dry_run else str(ask.decision_id),
+        gate_input=context.gate_input,
+        outcome=outcome,
+        computed=context.computed,
+        idempotency_key=ask.request.idempotency_key,
+        approval_request_id=None,
+        policy_version=context.policy_version,
+        policy_sha256=context.policy_sha256,
+        persisted=not is_dry_run,
+        evaluated_at=context.evaluated_at,
+        latency_ms=timer.elapsed_ms,
+    )
+
+
+def _fail_safe(ask: Ask, reason: str, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
+    """Answer what cannot be evaluated, and record it when the database still answers."""
+    if not ask.request.dry_run:
+        try:
+            with transaction(ask.tenant_id, limits=budget.limits()):
+                governing = _read_policy(ask)
+                return _record_fail_safe(ask, reason, governing, timer)
+        except Exception as error:
+            log.warning("a fail-safe outcome could not be recorded", exc_info=error)
+    governing_or_none = last_known.find(ask.tenant_id)
+    return build_response(_fail_safe_record(ask, reason, governing_or_none, timer))
+
+
+def _record_fail_safe(
+    ask: Ask, reason: str, governing: GoverningPolicy, timer: Timer
+) -> dict[str, Any]:
+    record = msgspec.structs.replace(
+        _fail_safe_record(ask, reason, governing, timer),
+        decision_id=str(ask.decision_id),
+        persisted=True,
+    )
+    response = build_response(record)
+    record_decision(
+        ask=ask,
+        made=Made(
+            record=record,
+            governing=governing,
+            context_json=msgspec.json.encode(record.gate_input, order="sorted").decode(),
+            response_json=encode_response(response),
+            approval=None,
+            is_fail_safe=True,
+        ),
+    )
+    return response
+
+
+def _fail_safe_record(
+    ask: Ask, reason: str, governing: GoverningPolicy | None, timer: Timer
+) -> Record:
+    """Return the record of a fail-safe outcome by the last mode that is known.
+
+    A process that has never seen the tenant fails closed, and takes the environment for prod.
+    """
+    request = ask.request
+    safe_mode = failsafe.CLOSED
+    environment = "prod"
+    if governing is not None:
+        environment = governing.policy.classify_environment(request.environment)
+        choice = governing.mode(request.source, environment)
+        safe_mode = failsafe.SafeMode(mode=choice.mode, scope=choice.scope)
+    return Record(
+        decision_id=None,
+        gate_input=normalise(request, environment=environment),
+        outcome=failsafe.build_outcome(reason, safe_mode),
+        computed=None,
+        idempotency_key=request.idempotency_key,
+        approval_request_id=None,
+        policy_version=governing.version if governing else 0,
+        policy_sha256=governing.sha256 if governing else "",
+        persisted=False,
+        evaluated_at=ask.clock(),
+        latency_ms=timer.elapsed_ms,
+    )

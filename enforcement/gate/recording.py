@@ -1,0 +1,135 @@
+"""Recording: a decision's row and its ledger entries, the last steps of an evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import msgspec
+
+from enforcement.decisions import operations as decisions
+from enforcement.decisions.operations import DecisionRecord
+from enforcement.gate.ask import Ask
+from enforcement.gate.decision import ENGINE_VERSION, Outcome, encode, outcome_sha256
+from enforcement.gate.response import Record
+from enforcement.ledger import domain as ledger
+from enforcement.ledger.domain import EntryFacts
+from enforcement.ledger.operations import append
+from governance.approvals.operations import OpenedApproval
+from governance.policies.governing import GoverningPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One decision about to be recorded.
+
+    :ivar context_json: the exact bytes that the outcome was computed from.
+    :ivar response_json: the exact bytes that every later call with the same key gets.
+    """
+
+    record: Record
+    governing: GoverningPolicy
+    context_json: str
+    response_json: str
+    approval: OpenedApproval | None
+    is_fail_safe: bool
+
+
+def record_decision(*, ask: Ask, made: Made) -> None:
+    """Append a decision and what it did to the record; the ledger's head is the last lock."""
+    _append_decision(ask, made)
+    append(tenant_id=ask.tenant_id, facts=_ledger_facts(ask, made))
+
+
+def _append_decision(ask: Ask, made: Made) -> None:
+    record, governing = made.record, made.governing
+    gate_input = record.gate_input
+    outcome_json = encode(record.outcome)
+    decisions.append(
+        record=DecisionRecord(
+            decision_id=ask.decision_id,
+            tenant_id=ask.tenant_id,
+            created_at=record.evaluated_at,
+            source=gate_input.source,
+            project_id=gate_input.project_id,
+            environment=gate_input.environment,
+            action=gate_input.action,
+            resource_reference=gate_input.resource_reference,
+            cost_state=gate_input.cost.state,
+            monthly_delta_usd=gate_input.cost.monthly_delta_usd,
+            hourly_delta_usd=gate_input.cost.hourly_delta_usd,
+            request_fingerprint=gate_input.request_fingerprint,
+            change_fingerprint=gate_input.change_fingerprint,
+            run_id=gate_input.run_id,
+            actor=gate_input.actor,
+            person_id=ask.person_id,
+            idempotency_key=ask.request.idempotency_key,
+            decision=record.outcome.decision,
+            would_have_been=record.outcome.would_have_been,
+            mode=record.outcome.mode,
+            is_fail_safe=made.is_fail_safe,
+            reason_codes=record.outcome.reason_codes,
+            entitlement_reason_code=record.outcome.entitlement_reason_code,
+            approval_request_id=made.approval.approval_id if made.approval else None,
+            policy_version=governing.version,
+            policy_document_schema_version=governing.schema_version,
+            policy_document_sha256=governing.sha256,
+            engine_version=ENGINE_VERSION,
+            context_json=made.context_json,
+            outcome_json=outcome_json,
+            outcome_sha256=outcome_sha256(outcome_json),
+            response_json=made.response_json,
+        )
+    )
+
+
+def _ledger_facts(ask: Ask, made: Made) -> list[EntryFacts]:
+    """Return the entries of one decision: that it was made, what it holds, whom it waits for."""
+    outcome, approval = made.record.outcome, made.approval
+    base = _base_facts(ask, made)
+    entries = [base]
+    if outcome.is_holding and not outcome.is_shadow:
+        entries.append(
+            msgspec.structs.replace(base, event=ledger.RESERVED, amount_usd=outcome.increase_usd)
+        )
+    if approval is not None:
+        event = ledger.APPROVAL_JOINED if approval.is_joined else ledger.APPROVAL_REQUESTED
+        entries.append(msgspec.structs.replace(base, event=event))
+    return entries
+
+
+def _base_facts(ask: Ask, made: Made) -> EntryFacts:
+    record, governing, outcome = made.record, made.governing, made.record.outcome
+    gate_input, computed = record.gate_input, record.computed
+    return EntryFacts(
+        event=ledger.DECISION_MADE,
+        at=record.evaluated_at,
+        principal=gate_input.actor,
+        source=gate_input.source,
+        project_id=gate_input.project_id,
+        environment=gate_input.environment,
+        decision_id=ask.decision_id,
+        decision=outcome.decision,
+        would_have_been=outcome.would_have_been,
+        mode=outcome.mode,
+        cost_state=gate_input.cost.state,
+        approval_request_id=made.approval.approval_id if made.approval else None,
+        approval_status="pending" if made.approval else None,
+        monthly_delta_usd=gate_input.cost.monthly_delta_usd,
+        hourly_delta_usd=gate_input.cost.hourly_delta_usd,
+        reserved_allocation_usd=outcome.reserved_allocation_usd,
+        reserved_reserved_credit_usd=outcome.reserved_reserved_credit_usd,
+        reserved_emergency_credit_usd=outcome.reserved_emergency_credit_usd,
+        reason_codes=outcome.reason_codes,
+        entitlement_reason_code=outcome.entitlement_reason_code,
+        burn_rate_daily_usd=computed.burn_rate_daily_usd if computed else None,
+        forecast_eom_usd=computed.forecast_eom_usd if computed else None,
+        risk_class=computed.risk_class if computed else None,
+        risk_score=computed.risk_score if computed else None,
+        anomaly_signal=computed.anomaly_kind if computed else None,
+        policy_version=governing.version,
+        policy_document_schema_version=governing.schema_version,
+        policy_document_sha256=governing.sha256,
+        request_sha256=gate_input.request_fingerprint,
+        response_sha256=hashlib.sha256(made.response_json.encode()).hexdigest(),
+    )

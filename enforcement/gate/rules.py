@@ -1,0 +1,292 @@
+"""The rules of a decision, one ordered tuple, read from top to bottom (SPEC 3.5, 3.6).
+
+Each rule looks at the same facts and yields findings; none stops another. The strictest finding
+that no exception waives wins. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from enforcement.gate import waterfall
+from enforcement.gate.context import ComputedContext
+from enforcement.gate.inputs import KNOWN, PARTIAL, GateInput
+from enforcement.gate.waterfall import Waterfall
+from governance.policies.domain import Policy
+from governance.policies.expressions import build_facts, compile_expression, evaluate
+
+DENIES: Final = "deny"
+"""Refused in soft and in hard mode."""
+ABSOLUTE: Final = "absolute"
+"""Refused in soft and in hard mode, and no approval or credit can lift it."""
+BREACHES: Final = "breach"
+"""Refused in hard mode, needs an approval in soft mode."""
+NEEDS_APPROVAL: Final = "require_approval"
+WARNS: Final = "warn"
+TAGS: Final = "tag"
+INFORMS: Final = "info"
+
+COST_UNKNOWN: Final = "cost_unknown"
+COST_PARTIAL: Final = "cost_partial"
+DENY_THRESHOLD_REACHED: Final = "deny_threshold_reached"
+APPROVAL_THRESHOLD_REACHED: Final = "approval_threshold_reached"
+FREEZE_ACTIVE: Final = "freeze_active"
+EXCEPTION_APPLIED: Final = "policy_exception_applied"
+RULE_DENIED: Final = "policy_rule_denied"
+RULE_REQUIRES_APPROVAL: Final = "policy_rule_requires_approval"
+RULE_TAGGED: Final = "policy_rule_tagged"
+RULE_FAILED: Final = "policy_rule_failed"
+EMERGENCY_NEEDS_APPROVAL: Final = "emergency_credits_require_approval"
+PARENT_NOT_APPLICABLE: Final = "parent_decision_not_applicable"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a rule found.
+
+    :ivar reference: the policy's rule, freeze or exception, or the waterfall's stage, if any.
+    :ivar waived_by: the exception that lifts it; a waived finding is recorded and counts nothing.
+    """
+
+    code: str
+    effect: str
+    detail: str
+    reference: str | None = None
+    waived_by: str | None = None
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rules look at."""
+
+    gate_input: GateInput
+    policy: Policy
+    computed: ComputedContext
+    waterfall: Waterfall
+    evaluated_at: datetime
+    parent_is_applicable: bool
+
+
+Rule = Callable[[Facts], Iterator[Finding]]
+
+
+def find_all(facts: Facts) -> tuple[Finding, ...]:
+    """Return everything that every rule finds, with what an exception waives marked as such."""
+    findings = tuple(finding for rule in RULES for finding in rule(facts))
+    return _waive(facts, findings)
+
+
+def _cost_state(facts: Facts) -> Iterator[Finding]:
+    """Policy says what an unknown or partial cost means; unknown is never zero."""
+    cost = facts.gate_input.cost
+    if cost.state == KNOWN:
+        return
+    verb = facts.policy.cost_verb(cost.state, facts.gate_input.environment)
+    yield Finding(
+        code=COST_PARTIAL if cost.state == PARTIAL else COST_UNKNOWN,
+        effect={"allow": WARNS, "deny": DENIES}.get(verb, NEEDS_APPROVAL),
+        detail=f"The cost is {cost.state}: {', '.join(cost.reasons) or 'no reason given'}.",
+    )
+
+
+def _thresholds(facts: Facts) -> Iterator[Finding]:
+    """An increase at or above a threshold needs approval, or is refused."""
+    delta = facts.gate_input.cost.monthly_delta_usd
+    if delta is None:
+        return
+    threshold = facts.policy.threshold(facts.gate_input.environment)
+    verb = threshold.finding(delta)
+    if verb == "deny":
+        yield Finding(
+            code=DENY_THRESHOLD_REACHED,
+            effect=DENIES,
+            detail=f"{delta} US dollars a month is at or above the limit of"
+            f" {threshold.deny_from_usd}.",
+        )
+    elif verb == "require_approval":
+        yield Finding(
+            code=APPROVAL_THRESHOLD_REACHED,
+            effect=NEEDS_APPROVAL,
+            detail=f"{delta} US dollars a month needs approval from"
+            f" {threshold.require_approval_from_usd} on.",
+        )
+
+
+_RULE_FINDINGS: Final = {
+    "deny": (RULE_DENIED, DENIES),
+    "require_approval": (RULE_REQUIRES_APPROVAL, NEEDS_APPROVAL),
+    "tag": (RULE_TAGGED, TAGS),
+}
+
+
+def _custom_rules(facts: Facts) -> Iterator[Finding]:
+    """The tenant's own rules in CEL; one that fails counts as matched: the strict side."""
+    if not facts.policy.rules:
+        return
+    documents = build_facts(
+        input_document=_input_document(facts.gate_input),
+        context_document=msgspec.structs.asdict(facts.computed)
+        | {
+            "risk_factors": list(facts.computed.risk_factors),
+            "generated_at": facts.computed.generated_at.isoformat(),
+            "month_start": facts.computed.month_start.isoformat(),
+            "month_end": facts.computed.month_end.isoformat(),
+            "latest_cost_date": _date_text(facts.computed),
+        },
+    )
+    for rule in facts.policy.rules:
+        verdict = evaluate(compile_expression(rule.when), documents)
+        code, effect = _RULE_FINDINGS[rule.effect]
+        if verdict.error is not None:
+            yield Finding(
+                code=RULE_FAILED,
+                effect=effect if effect != TAGS else WARNS,
+                detail=f"Rule {rule.id} could not be evaluated and counts as matched.",
+                reference=rule.id,
+            )
+        elif verdict.matched:
+            yield Finding(code=code, effect=effect, detail=rule.message, reference=rule.id)
+
+
+def _freezes(facts: Facts) -> Iterator[Finding]:
+    """In a freeze window nothing new is let through."""
+    for freeze in facts.policy.active_freezes(
+        environment=facts.gate_input.environment, at=facts.evaluated_at
+    ):
+        yield Finding(
+            code=FREEZE_ACTIVE,
+            effect=DENIES if freeze.effect == "deny" else NEEDS_APPROVAL,
+            detail=f"Freeze {freeze.id} is in force until {freeze.to_at:%Y-%m-%dT%H:%M:%SZ}.",
+            reference=freeze.id,
+        )
+
+
+def _parent(facts: Facts) -> Iterator[Finding]:
+    """A named earlier decision shares its reservation, or the caller is told that it does not."""
+    if facts.gate_input.parent_decision_id is not None and not facts.parent_is_applicable:
+        yield Finding(
+            code=PARENT_NOT_APPLICABLE,
+            effect=WARNS,
+            detail="The named decision holds nothing that this change could share.",
+        )
+
+
+def _no_budget(facts: Facts) -> Iterator[Finding]:
+    """A project without a budget is what policy says it is: inventing one is no way around."""
+    stage = facts.waterfall.stages[1]
+    if stage.reason_code != waterfall.NO_BUDGET_CONFIGURED:
+        return
+    verb = facts.policy.no_budget.of(facts.gate_input.environment)
+    yield Finding(
+        code=waterfall.NO_BUDGET_CONFIGURED,
+        effect={"allow": INFORMS, "deny": DENIES}.get(verb, NEEDS_APPROVAL),
+        detail="No active budget matches this project, environment and team.",
+        reference=stage.stage,
+    )
+
+
+def _entitlement(facts: Facts) -> Iterator[Finding]:
+    """What the waterfall limits is a breach, unless a later stage covered what was missing."""
+    is_covered = facts.waterfall.uncovered_usd == 0
+    for stage in facts.waterfall.stages:
+        if stage.status != waterfall.LIMITED:
+            continue
+        effect = BREACHES
+        if stage.stage == waterfall.ENTERPRISE_CEILING:
+            effect = ABSOLUTE
+        elif stage.stage != waterfall.PLAN_LIMIT and is_covered:
+            effect = INFORMS
+        yield Finding(
+            code=stage.reason_code or waterfall.PROJECT_BUDGET_EXCEEDED,
+            effect=effect,
+            detail=f"{stage.requested_usd} was asked of {stage.headroom_usd} left"
+            f" (limit {stage.limit_usd}, used {stage.used_usd}).",
+            reference=stage.stage,
+        )
+
+
+def _emergency_credits(facts: Facts) -> Iterator[Finding]:
+    """Emergency credits burn at once or by approval, as policy says for the environment."""
+    use = facts.policy.emergency_credits.of(facts.gate_input.environment)
+    if facts.waterfall.emergency_credit_usd > 0 and use != "automatic":
+        yield Finding(
+            code=EMERGENCY_NEEDS_APPROVAL,
+            effect=NEEDS_APPROVAL,
+            detail=f"{facts.waterfall.emergency_credit_usd} would come from emergency credits.",
+            reference=waterfall.EMERGENCY_CREDITS,
+        )
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    _cost_state,
+    _thresholds,
+    _custom_rules,
+    _freezes,
+    _parent,
+    _no_budget,
+    _entitlement,
+    _emergency_credits,
+)
+
+_WAIVABLE: Final = frozenset({APPROVAL_THRESHOLD_REACHED, FREEZE_ACTIVE})
+"""An exception is an agreed move: it lifts what a person would wave through, never money rules."""
+
+
+def _waive(facts: Facts, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    delta = facts.gate_input.cost.monthly_delta_usd
+    if delta is None or facts.gate_input.cost.state != KNOWN:
+        return findings
+    exception = facts.policy.find_exception(
+        project_id=facts.gate_input.project_id,
+        environment=facts.gate_input.environment,
+        monthly_delta_usd=delta,
+        at=facts.evaluated_at,
+    )
+    if exception is None or not any(finding.code in _WAIVABLE for finding in findings):
+        return findings
+    applied = Finding(
+        code=EXCEPTION_APPLIED,
+        effect=INFORMS,
+        detail=f"Exception {exception.id} covers this change: {exception.reason}",
+        reference=exception.id,
+    )
+    waived = tuple(
+        msgspec.structs.replace(finding, waived_by=exception.id)
+        if finding.code in _WAIVABLE
+        else finding
+        for finding in findings
+    )
+    return (*waived, applied)
+
+
+def _input_document(gate_input: GateInput) -> dict[str, object]:
+    cost = gate_input.cost
+    return {
+        "source": gate_input.source,
+        "project_id": gate_input.project_id,
+        "environment": gate_input.environment,
+        "environment_original": gate_input.environment_original,
+        "action": gate_input.action,
+        "resource_reference": gate_input.resource_reference,
+        "estimated_monthly_delta_usd": cost.monthly_delta_usd,
+        "estimated_hourly_delta_usd": cost.hourly_delta_usd,
+        "cost_state": cost.state,
+        "cost_state_reasons": list(cost.reasons),
+        "team": gate_input.team,
+        "metadata": gate_input.metadata,
+        "actor": gate_input.actor,
+        "change_digest": gate_input.change_digest,
+        "change_digest_is_computed": gate_input.change_digest_is_computed,
+        "parent_decision_id": gate_input.parent_decision_id,
+        "run_id": gate_input.run_id,
+        "stage": gate_input.stage,
+        "dry_run": gate_input.dry_run,
+    }
+
+
+
+
+def _date_text(computed: ComputedContext) -> str | None:
+    return None if computed.latest_cost_date is None else computed.latest_cost_date.isoformat()

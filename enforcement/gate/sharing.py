@@ -1,0 +1,101 @@
+"""One change, one charge: what earlier decisions already hold for a question (SPEC 3.10)."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from decimal import Decimal
+
+from billing.reservations import queries as charges
+from billing.reservations.domain import Change, ChargeState
+from enforcement.gate.decision import SHADOW, Sharing
+from enforcement.gate.inputs import GateInput
+from governance.policies.governing import GoverningPolicy
+from valdrix.kernel.money import ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class Sharers:
+    """The charges that a change may share: its own, and the named parent's.
+
+    The same change shares all that its charge holds; a named parent is shared up to what no
+    other decision has taken of it, each part once.
+    """
+
+    change: Change
+    charge: ChargeState | None
+    parent: ChargeState | None
+
+    @property
+    def other_parent(self) -> ChargeState | None:
+        """Return the parent's charge unless it is the change's own."""
+        own = self.charge.charge_id if self.charge else None
+        return self.parent if self.parent and self.parent.charge_id != own else None
+
+    @property
+    def parent_has_room(self) -> bool:
+        """Tell whether the named parent has anything left to share."""
+        if self.parent is None:
+            return False
+        return self.other_parent is None or self.parent.unspent_usd > 0
+
+    def taken_usd(self, amount: Decimal) -> Decimal:
+        """Return what of an amount the parent covers, beyond what the change itself holds."""
+        parent = self.other_parent
+        if parent is None:
+            return ZERO
+        held = self.charge.held_usd if self.charge else ZERO
+        return min(max(ZERO, amount - held), parent.unspent_usd)
+
+
+def build_change(
+    tenant_id: uuid.UUID, gate_input: GateInput, governing: GoverningPolicy
+) -> Change:
+    """Return what is being changed, as charges know it."""
+    mode = governing.mode(gate_input.source, gate_input.environment).mode
+    return Change(
+        tenant_id=tenant_id,
+        project_id=gate_input.project_id,
+        environment=gate_input.environment,
+        action=gate_input.action,
+        resource_reference=gate_input.resource_reference,
+        fingerprint=gate_input.change_fingerprint,
+        digest=gate_input.change_digest,
+        is_computed=gate_input.change_digest_is_computed,
+        run_id=gate_input.run_id,
+        is_shadow=mode == SHADOW,
+    )
+
+
+def lock_sharers(change: Change, parent_decision_id: str | None) -> Sharers:
+    """Lock the change's own names, then the charges that it may share, in that order."""
+    charges.lock_change(change)
+    charge = charges.lock_charge_of_change(change)
+    parent = None
+    if parent_decision_id is not None:
+        parent = charges.lock_charge_of_decision(change, uuid.UUID(parent_decision_id))
+    return Sharers(change, charge, parent)
+
+
+def find_sharers(change: Change, parent_decision_id: str | None) -> Sharers:
+    """Return what :func:`lock_sharers` would, without locking: for dry runs."""
+    charge = charges.find_charge_of_change(change)
+    parent = None
+    if parent_decision_id is not None:
+        parent = charges.find_charge_of_decision(change, uuid.UUID(parent_decision_id))
+    return Sharers(change, charge, parent)
+
+
+def read_sharing(sharers: Sharers, *, amount: Decimal) -> Sharing | None:
+    """Return what of an amount needs no new reservation, or None when nothing is shared."""
+    parent = sharers.other_parent if sharers.taken_usd(amount) > 0 else None
+    shared = sharers.charge or parent
+    if shared is None:
+        return None
+    held = sharers.charge.held_usd if sharers.charge else ZERO
+    return Sharing(
+        charge_id=str(shared.charge_id),
+        family_id=str(shared.family_id),
+        covered_usd=held + sharers.taken_usd(amount),
+        family_held_usd=charges.read_family_held(sharers.change.tenant_id, shared.family_id),
+    )

@@ -1,0 +1,170 @@
+"""The only reads of a gate: everything a decision depends on, after its locks, in one statement."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from django.db import connection
+
+from billing.accounts.domain import (
+    ACTUALS,
+    BUDGET,
+    EXPOSURE,
+    GRANT,
+    BudgetState,
+    ExposureState,
+    GrantState,
+    month_of,
+)
+from billing.plans.domain import FREE, MONTHLY_EXPOSURE_CEILING_USD
+from enforcement.gate.context import HISTORY_DAYS, ComputedContext, DayCost, build_context
+from enforcement.gate.inputs import GateInput
+from enforcement.gate.waterfall import Accounts
+from governance.policies.domain import Policy
+from valdrix.kernel.money import ZERO
+
+# Amounts travel as text: a JSON number would become a float on the way.
+_READ: Final = """
+SELECT
+ (SELECT json_agg(json_build_array(a.kind, a.id, a.project_id, a.environment, a.team, a.basis,
+            a.monthly_limit_usd::text, a.pending_usd::text,
+            coalesce(m.posted_usd, 0)::text, coalesce(m.overrun_usd, 0)::text,
+            (a.shadow_pending_usd + coalesce(m.shadow_posted_usd, 0))::text,
+            a.pool, a.priority, a.expires_at, a.remaining_usd::text) ORDER BY a.id)
+    FROM billing_account a
+    LEFT JOIN billing_account_month m ON m.account_id = a.id AND m.month = %(month)s
+   WHERE a.id = ANY(%(accounts)s)),
+ billing_daily_costs(%(project)s, %(since)s, %(until)s),
+ (SELECT tier FROM billing_subscription WHERE tenant_id = %(tenant)s),
+ (SELECT max(number) FROM governance_policy_version WHERE tenant_id = %(tenant)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was read after the locks.
+
+    :ivar policy_version: the newest published version, 0 for none: the evaluation starts again
+        when it is not the one that the request was read under.
+    """
+
+    accounts: Accounts
+    computed: ComputedContext
+    policy_version: int
+
+
+def read_snapshot(
+    *,
+    tenant_id: uuid.UUID,
+    gate_input: GateInput,
+    account_ids: list[uuid.UUID],
+    policy: Policy,
+    now: datetime,
+) -> Snapshot:
+    """Read everything that a decision depends on, in one statement.
+
+    :param account_ids: the locked accounts; of a dry run the ones that would be locked.
+    :param now: the clock, read after the locks.
+    """
+    today = now.astimezone(UTC).date()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _READ,
+            {
+                "tenant": tenant_id,
+                "project": gate_input.project_id,
+                "accounts": account_ids,
+                "month": month_of(now),
+                "since": today - timedelta(days=HISTORY_DAYS - 1),
+                "until": today,
+            },
+        )
+        rows, costs, tier, policy_version = cursor.fetchone()
+    days = None if costs is None else [_day(row) for row in costs]
+    computed = build_context(
+        gate_input, days, now=now, stale_after_days=policy.context.stale_cost_days
+    )
+    limits = policy.limits
+    plan_ceiling = limits.plan_monthly_ceiling_usd
+    if plan_ceiling is None:
+        plan_ceiling = MONTHLY_EXPOSURE_CEILING_USD[tier or FREE]
+    accounts = _accounts(
+        rows or [],
+        spent_usd=computed.mtd_spend_usd,
+        plan_ceiling_usd=plan_ceiling,
+        enterprise_ceiling_usd=limits.enterprise_monthly_ceiling_usd,
+    )
+    return Snapshot(accounts=accounts, computed=computed, policy_version=policy_version or 0)
+
+
+def _day(row: list[Any]) -> DayCost:
+    day, amount, is_final = row
+    return DayCost(date.fromisoformat(day), Decimal(amount), is_final)
+
+
+def _accounts(
+    rows: list[list[Any]],
+    *,
+    spent_usd: Decimal,
+    plan_ceiling_usd: Decimal,
+    enterprise_ceiling_usd: Decimal | None,
+) -> Accounts:
+    budgets: list[BudgetState] = []
+    grants: list[GrantState] = []
+    exposure = ExposureState(
+        account_id="", posted_usd=ZERO, pending_usd=ZERO, overrun_usd=ZERO, shadow_usd=ZERO
+    )
+    for row in rows:
+        if row[0] == BUDGET:
+            budgets.append(_budget(row, spent_usd))
+        elif row[0] == GRANT:
+            grants.append(_grant(row))
+        elif row[0] == EXPOSURE:
+            exposure = ExposureState(
+                account_id=row[1],
+                pending_usd=Decimal(row[7]),
+                posted_usd=Decimal(row[8]),
+                overrun_usd=Decimal(row[9]),
+                shadow_usd=Decimal(row[10]),
+            )
+    return Accounts(
+        budgets=tuple(budgets),
+        grants=tuple(grants),
+        exposure=exposure,
+        plan_ceiling_usd=plan_ceiling_usd,
+        enterprise_ceiling_usd=enterprise_ceiling_usd,
+    )
+
+
+def _budget(row: list[Any], spent_usd: Decimal) -> BudgetState:
+    """Return a budget's state; with basis ``actuals`` real spending stands for what posted."""
+    posted = max(ZERO, spent_usd) if row[5] == ACTUALS else Decimal(row[8])
+    return BudgetState(
+        account_id=row[1],
+        project_id=row[2],
+        environment=row[3],
+        team=row[4],
+        basis=row[5],
+        limit_usd=Decimal(row[6]),
+        pending_usd=Decimal(row[7]),
+        posted_usd=posted,
+        overrun_usd=Decimal(row[9]),
+        shadow_usd=Decimal(row[10]),
+    )
+
+
+def _grant(row: list[Any]) -> GrantState:
+    expires_at = None if row[13] is None else datetime.fromisoformat(row[13]).astimezone(UTC)
+    return GrantState(
+        account_id=row[1],
+        project_id=row[2],
+        pool=row[11],
+        priority=row[12],
+        expires_at=expires_at,
+        remaining_usd=Decimal(row[14]),
+        shadow_usd=Decimal(row[10]),
+    )

@@ -1,0 +1,1 @@
+"""Idempotency: one decision for one key, for ever (SPEC 3.9)."""

@@ -1,0 +1,173 @@
+"""What an entry says, its canonical bytes, and how the chain is checked. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from valdrix.kernel.canonical import canonical_bytes
+from valdrix.kernel.money import to_text
+
+GENESIS_HASH: Final = bytes(32)
+
+DECISION_MADE: Final = "decision_made"
+RESERVED: Final = "reserved"
+APPROVAL_REQUESTED: Final = "approval_requested"
+APPROVAL_JOINED: Final = "approval_joined"
+POLICY_PUBLISHED: Final = "policy_published"
+MODE_FORCED: Final = "mode_forced"
+BUDGET_CREATED: Final = "budget_created"
+BUDGET_CHANGED: Final = "budget_changed"
+CREDIT_GRANTED: Final = "credit_granted"
+CREDIT_VOIDED: Final = "credit_voided"
+
+
+class EntryFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one ledger entry states. Ids, digests, codes and amounts only: it is kept for ever.
+
+    Amounts are in US dollars. ``subject_*`` names what an administrative event changed.
+    ``details_sha256`` binds free text and documents that are kept elsewhere.
+    """
+
+    event: str
+    at: datetime
+    principal: str
+    source: str | None = None
+    project_id: str | None = None
+    environment: str | None = None
+    decision_id: uuid.UUID | None = None
+    decision: str | None = None
+    would_have_been: str | None = None
+    mode: str | None = None
+    cost_state: str | None = None
+    approval_request_id: uuid.UUID | None = None
+    approval_status: str | None = None
+    subject_type: str | None = None
+    subject_id: str | None = None
+    amount_usd: Decimal | None = None
+    monthly_delta_usd: Decimal | None = None
+    hourly_delta_usd: Decimal | None = None
+    reserved_allocation_usd: Decimal | None = None
+    reserved_reserved_credit_usd: Decimal | None = None
+    reserved_emergency_credit_usd: Decimal | None = None
+    reason_codes: tuple[str, ...] = ()
+    entitlement_reason_code: str | None = None
+    burn_rate_daily_usd: Decimal | None = None
+    forecast_eom_usd: Decimal | None = None
+    risk_class: str | None = None
+    risk_score: int | None = None
+    anomaly_signal: str | None = None
+    policy_version: int | None = None
+    policy_document_schema_version: str | None = None
+    policy_document_sha256: str | None = None
+    request_sha256: str | None = None
+    response_sha256: str | None = None
+    details_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChainedEntry:
+    """An entry in its place: canonical text and both hashes."""
+
+    sequence: int
+    canonical: str
+    prev_hash: bytes
+    entry_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest place of a tenant's chain; sequence 0 and zeros before the first entry."""
+
+    sequence: int
+    entry_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The first place where a chain does not hold, and why."""
+
+    sequence: int
+    reason: str
+
+
+COLUMNS: Final = tuple(EntryFacts.__struct_fields__)
+"""Columns of the table that repeat a member of the canonical entry."""
+
+
+def chain(tenant_id: uuid.UUID, head: Head, facts: Iterable[EntryFacts]) -> list[ChainedEntry]:
+    """Return entries that continue a chain from its head, in the order given."""
+    entries: list[ChainedEntry] = []
+    for fact in facts:
+        sequence = head.sequence + 1
+        canonical = canonical_bytes(to_document(tenant_id, sequence, fact))
+        entry_hash = hash_entry(head.entry_hash, canonical)
+        entries.append(ChainedEntry(sequence, canonical.decode(), head.entry_hash, entry_hash))
+        head = Head(sequence, entry_hash)
+    return entries
+
+
+def hash_entry(prev_hash: bytes, canonical: bytes) -> bytes:
+    """Return the hash of an entry: SHA-256 over the previous hash and its canonical bytes."""
+    return hashlib.sha256(prev_hash + canonical).digest()
+
+
+def to_document(tenant_id: uuid.UUID, sequence: int, facts: EntryFacts) -> dict[str, Any]:
+    """Return an entry as a JSON document: amounts and ids as strings, times in UTC."""
+    document: dict[str, Any] = {"tenant_id": str(tenant_id), "sequence": sequence}
+    for name in COLUMNS:
+        document[name] = to_json(getattr(facts, name))
+    return document
+
+
+def to_json(value: Any) -> Any:
+    """Return one member of an entry as its canonical form spells it."""
+    if isinstance(value, Decimal):
+        return to_text(value)
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return list(value)
+    return value
+
+
+class ChainVerifier:
+    """Checks entries one after another, in constant memory."""
+
+    def __init__(self, tenant_id: uuid.UUID) -> None:
+        self._tenant_id = str(tenant_id)
+        self.head = Head(0, GENESIS_HASH)
+
+    def check(
+        self, entry: ChainedEntry, columns: Mapping[str, Any] | None = None
+    ) -> Fault | None:
+        """Return what is wrong with the next entry, or None and move on to it.
+
+        :param columns: the row's own columns, compared with the canonical entry when given.
+        """
+        sequence = self.head.sequence + 1
+        if entry.sequence != sequence:
+            return Fault(sequence, f"entry is missing; the next one found is {entry.sequence}")
+        if bytes(entry.prev_hash) != self.head.entry_hash:
+            return Fault(sequence, "prev_hash is not the hash of the entry before")
+        canonical = entry.canonical.encode()
+        if bytes(entry.entry_hash) != hash_entry(self.head.entry_hash, canonical):
+            return Fault(sequence, "entry_hash is not the hash of the entry")
+        document = orjson.loads(canonical)
+        if document.get("tenant_id") != self._tenant_id or document.get("sequence") != sequence:
+            return Fault(sequence, "the entry names another tenant or sequence")
+        for name, value in (columns or {}).items():
+            if to_json(value) != document.get(name):
+                return Fault(sequence, f"column {name} is not what was hashed")
+        self.head = Head(sequence, bytes(entry.entry_hash))
+        return None

@@ -1,0 +1,67 @@
+"""Reads of the ledger."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from django.db import connection
+
+from enforcement.ledger.domain import COLUMNS, ChainedEntry, Head
+from enforcement.ledger.models import LedgerEntry, LedgerHead
+from valdrix.kernel.db import transaction_required
+
+
+def lock_head() -> Head:
+    """Lock the end of the current tenant's chain; the last lock of every use case."""
+    transaction_required()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT sequence, entry_hash FROM enforcement_lock_ledger_head()")
+        sequence, entry_hash = cursor.fetchone()
+    return Head(sequence, bytes(entry_hash))
+
+
+def find_head(tenant_id: uuid.UUID) -> Head | None:
+    """Return the end of a tenant's chain without locking it, or None before the first entry."""
+    row = LedgerHead.objects.filter(tenant_id=tenant_id).first()
+    return None if row is None else Head(row.sequence, bytes(row.entry_hash))
+
+
+def stream_entries(tenant_id: uuid.UUID) -> Iterator[tuple[ChainedEntry, dict[str, Any]]]:
+    """Yield a tenant's entries in order, each with the columns that repeat its members."""
+    rows = (
+        LedgerEntry.objects.filter(tenant_id=tenant_id)
+        .order_by("sequence")
+        .values_list("sequence", "canonical", "prev_hash", "entry_hash", *COLUMNS)
+    )
+    for row in rows.iterator(chunk_size=2000):
+        sequence, canonical, prev_hash, entry_hash, *values = row
+        yield (
+            ChainedEntry(sequence, canonical, bytes(prev_hash), bytes(entry_hash)),
+            dict(zip(COLUMNS, values, strict=True)),
+        )
+
+
+def find_entries(
+    tenant_id: uuid.UUID,
+    *,
+    decision_id: uuid.UUID | None = None,
+    project_id: str | None = None,
+    after_sequence: int | None = None,
+    newest_first: bool = True,
+    limit: int,
+) -> list[LedgerEntry]:
+    """Return up to ``limit`` entries in sequence order, newest first unless told otherwise.
+
+    :param after_sequence: the place after which, in that order, the entries start.
+    """
+    rows = LedgerEntry.objects.filter(tenant_id=tenant_id)
+    if decision_id is not None:
+        rows = rows.filter(decision_id=decision_id)
+    if project_id is not None:
+        rows = rows.filter(project_id=project_id)
+    if after_sequence is not None:
+        bound = "sequence__lt" if newest_first else "sequence__gt"
+        rows = rows.filter(**{bound: after_sequence})
+    return list(rows.order_by("-sequence" if newest_first else "sequence")[:limit])

@@ -1,0 +1,79 @@
+"""The ledger's part of the database schema: functions and triggers, as migration operations."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.db.migrations import RunSQL
+
+from enforcement.ledger.domain import COLUMNS
+
+_ARRAY_COLUMN: Final = "reason_codes"
+
+_PROJECTIONS: Final = "\n".join(
+    f"    NEW.{name} := ARRAY(SELECT jsonb_array_elements_text(entry->'{name}'));"
+    if name == _ARRAY_COLUMN
+    else f"    NEW.{name} := entry->>'{name}';"
+    for name in COLUMNS
+)
+
+CREATE: Final = f"""
+CREATE FUNCTION enforcement_lock_ledger_head(OUT sequence bigint, OUT entry_hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    tenant uuid := valdrix_current_tenant();
+BEGIN
+    SELECT h.sequence, h.entry_hash INTO enforcement_lock_ledger_head.sequence,
+           enforcement_lock_ledger_head.entry_hash
+      FROM enforcement_ledger_head h WHERE h.tenant_id = tenant FOR UPDATE;
+    IF NOT FOUND THEN
+        INSERT INTO enforcement_ledger_head (tenant_id, sequence, entry_hash)
+        VALUES (tenant, 0, decode(repeat('00', 32), 'hex')) ON CONFLICT DO NOTHING;
+        SELECT h.sequence, h.entry_hash INTO enforcement_lock_ledger_head.sequence,
+               enforcement_lock_ledger_head.entry_hash
+          FROM enforcement_ledger_head h WHERE h.tenant_id = tenant FOR UPDATE;
+    END IF;
+END $$;
+
+CREATE FUNCTION enforcement_chain_ledger_entry() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    head enforcement_ledger_head%ROWTYPE;
+    entry jsonb := NEW.canonical::jsonb;
+BEGIN
+    SELECT * INTO head FROM enforcement_ledger_head
+     WHERE tenant_id = NEW.tenant_id FOR UPDATE;
+    IF NOT FOUND
+       OR NEW.tenant_id IS DISTINCT FROM valdrix_current_tenant()
+       OR (entry->>'tenant_id')::uuid IS DISTINCT FROM NEW.tenant_id
+       OR (entry->>'sequence')::bigint IS DISTINCT FROM head.sequence + 1
+       OR NEW.prev_hash IS DISTINCT FROM head.entry_hash
+       OR NEW.entry_hash IS DISTINCT FROM
+          sha256(head.entry_hash || convert_to(NEW.canonical, 'UTF8'))
+    THEN
+        RAISE EXCEPTION 'the entry does not continue the ledger after sequence %',
+            coalesce(head.sequence, 0) USING ERRCODE = 'VX003';
+    END IF;
+    NEW.sequence := head.sequence + 1;
+{_PROJECTIONS}
+    UPDATE enforcement_ledger_head
+       SET sequence = NEW.sequence, entry_hash = NEW.entry_hash
+     WHERE tenant_id = NEW.tenant_id;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER enforcement_ledger_entry_chain BEFORE INSERT ON enforcement_ledger_entry
+    FOR EACH ROW EXECUTE FUNCTION enforcement_chain_ledger_entry();
+ALTER TABLE enforcement_ledger_entry ENABLE ALWAYS TRIGGER enforcement_ledger_entry_chain;
+"""
+DROP: Final = """
+DROP TRIGGER enforcement_ledger_entry_chain ON enforcement_ledger_entry;
+DROP FUNCTION enforcement_chain_ledger_entry();
+DROP FUNCTION enforcement_lock_ledger_head();
+"""
+
+
+def create_ledger_functions() -> RunSQL:
+    """Return the operation that makes the database itself keep the chain."""
+    return RunSQL(CREATE, DROP)

@@ -1,0 +1,1 @@
+"""What is allowed, and who is who: tenants, identity, policies, approvals, audit."""

@@ -1,0 +1,63 @@
+"""Authentication of ``/api/v1``: an API key in a header, and nothing else.
+
+A session of the console is not accepted here, so that no request needs protection against
+forgery by another site; a key in the query string is not looked at, because addresses are logged.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from governance.identity.domain import ApiKeyText, Principal, read_key_text
+from governance.identity.queries import find_key_principal
+
+_SCHEME: Final = "bearer"
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """Takes ``Authorization: Bearer vdx_…`` or ``X-API-Key: vdx_…``, but not both.
+
+    Unknown, malformed, expired and revoked keys and those of people who left are all answered
+    by one body: whoever tries keys learns nothing from it.
+    """
+
+    def authenticate(self, request: Request) -> tuple[Principal, Principal] | None:
+        """Return whom the request's key speaks for, twice; None without a credential.
+
+        :raises AuthenticationFailed: when there is one that speaks for nobody.
+        """
+        text = read_credential(request)
+        if text is None:
+            return None
+        key = read_key_text(text)
+        principal = None if key is None else self.find_principal(key)
+        if principal is None:
+            raise AuthenticationFailed
+        return principal, principal
+
+    def find_principal(self, key: ApiKeyText) -> Principal | None:
+        """Return whom a well-formed key speaks for; the one place that asks the database."""
+        return find_key_principal(key)
+
+    def authenticate_header(self, request: Request) -> str:
+        """Return the challenge of a 401 (RFC 9110, section 11.6.1)."""
+        return 'Bearer realm="valdrix"'
+
+
+def read_credential(request: Request) -> str | None:
+    """Return the text of the request's one credential, or None when it has none.
+
+    :raises AuthenticationFailed: for another scheme, or for two credentials at once.
+    """
+    header: str | None = request.headers.get("Authorization")
+    api_key: str | None = request.headers.get("X-API-Key")
+    if header is None:
+        return api_key
+    scheme, _, credential = header.partition(" ")
+    if scheme.lower() != _SCHEME or api_key is not None:
+        raise AuthenticationFailed
+    return credential.strip(" ")

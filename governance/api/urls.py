@@ -1,0 +1,24 @@
+"""Routes of identity, below ``/api/v1/enforcement/``."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from governance.api.api_keys import (
+    ApiKeyRevocationView,
+    ApiKeyRotationView,
+    ApiKeysView,
+    ApiKeyView,
+)
+from governance.api.audit import AuditView
+from governance.api.members import MembersView, MemberView
+
+urlpatterns = [
+    path("api-keys", ApiKeysView.as_view()),
+    path("api-keys/<uuid:key_id>", ApiKeyView.as_view()),
+    path("api-keys/<uuid:key_id>/rotate", ApiKeyRotationView.as_view()),
+    path("api-keys/<uuid:key_id>/revoke", ApiKeyRevocationView.as_view()),
+    path("members", MembersView.as_view()),
+    path("members/<int:person_id>", MemberView.as_view()),
+    path("audit", AuditView.as_view()),
+]

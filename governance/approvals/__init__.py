@@ -1,0 +1,1 @@
+"""Approvals: a person's review of a decision that policy says a person must make."""

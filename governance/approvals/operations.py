@@ -1,0 +1,110 @@
+"""Opening an approval: the one write that a gate makes here."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from django.db import connection
+from psycopg.types.json import Jsonb
+
+from governance.approvals.domain import Routing
+from valdrix.kernel.db import transaction_required
+
+_OPEN = """
+INSERT INTO governance_approval (id, tenant_id, decision_id, status, source, project_id,
+    environment, action, change_fingerprint, change_is_computed, monthly_delta_usd,
+    hourly_delta_usd, requested_by, requester_person_id, routing_rule_id, routing_trace, required,
+    reviewer_roles, reviewer_groups_all, separate_requester, requested_at, expires_at)
+VALUES (%(id)s, %(tenant)s, %(decision)s, 'pending', %(source)s, %(project)s, %(environment)s,
+    %(action)s, %(fingerprint)s, %(computed)s, %(monthly)s, %(hourly)s, %(requested_by)s,
+    %(person)s, %(rule)s, %(trace)s, %(required)s, %(roles)s, %(groups)s, %(separate)s, %(at)s,
+    %(expires)s)
+ON CONFLICT (tenant_id, source, change_fingerprint)
+    WHERE status = 'pending' AND change_is_computed DO NOTHING
+RETURNING id
+"""
+_FIND_PENDING = """
+SELECT id FROM governance_approval
+ WHERE tenant_id = %(tenant)s AND source = %(source)s AND change_fingerprint = %(fingerprint)s
+   AND status = 'pending' AND change_is_computed FOR UPDATE
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalOrder:
+    """What an approval is opened from; amounts in US dollars."""
+
+    approval_id: uuid.UUID
+    tenant_id: uuid.UUID
+    decision_id: uuid.UUID
+    source: str
+    project_id: str
+    environment: str
+    action: str
+    change_fingerprint: str
+    change_is_computed: bool
+    monthly_delta_usd: Decimal | None
+    hourly_delta_usd: Decimal | None
+    requested_by: str
+    requester_person_id: int
+    routing: Routing
+    requested_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedApproval:
+    """The approval a decision waits for: its own, or one it joined."""
+
+    approval_id: uuid.UUID
+    is_joined: bool
+
+
+def open_approval(*, order: ApprovalOrder) -> OpenedApproval:
+    """Open an approval, or join the one that is pending for the same computed change (SPEC 6).
+
+    :raises NotInTransaction: outside the decision's transaction.
+    """
+    transaction_required()
+    routing = order.routing
+    parameters = {
+        "id": order.approval_id,
+        "tenant": order.tenant_id,
+        "decision": order.decision_id,
+        "source": order.source,
+        "project": order.project_id,
+        "environment": order.environment,
+        "action": order.action,
+        "fingerprint": order.change_fingerprint,
+        "computed": order.change_is_computed,
+        "monthly": order.monthly_delta_usd,
+        "hourly": order.hourly_delta_usd,
+        "requested_by": order.requested_by,
+        "person": order.requester_person_id,
+        "rule": routing.rule_id,
+        "trace": Jsonb(
+            [{"rule_id": step.rule_id, "outcome": step.outcome} for step in routing.trace]
+        ),
+        "required": routing.required,
+        "roles": list(routing.reviewer_roles),
+        "groups": list(routing.reviewer_groups_all),
+        "separate": routing.separate_requester,
+        "at": order.requested_at,
+        "expires": order.requested_at + timedelta(seconds=routing.ttl_seconds),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_OPEN, parameters)
+        row = cursor.fetchone()
+        if row is not None:
+            return OpenedApproval(approval_id=row[0], is_joined=False)
+        cursor.execute(_FIND_PENDING, parameters)
+        row = cursor.fetchone()
+    if row is None:
+        raise ApprovalMoved("the pending approval of this change ended while it was joined")
+    return OpenedApproval(approval_id=row[0], is_joined=True)
+
+
+class ApprovalMoved(RuntimeError):
+    """A pending approval ended between two statements; the gate fails safe and is asked again."""

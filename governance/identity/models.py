@@ -1,0 +1,84 @@
+"""Tables of people, memberships and API keys."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import AbstractUser
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+from governance.identity.domain import MEMBER, ROLES, SCOPES
+from governance.tenants.models import Tenant
+
+_ROLE_CHOICES = [(role, role) for role in ROLES]
+
+
+class User(AbstractUser):
+    """A person who can sign in to the console and answer for credentials."""
+
+    class Meta:
+        db_table = "governance_user"
+
+
+class Membership(models.Model):
+    """A person's role in one tenant."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="memberships")
+    role = models.CharField(max_length=10, choices=_ROLE_CHOICES, default=MEMBER)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "governance_membership"
+        constraints = (
+            models.UniqueConstraint(fields=["tenant", "user"], name="governance_membership_once"),
+            models.CheckConstraint(
+                condition=Q(role__in=ROLES), name="governance_membership_role_is_known"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.user} ({self.role})"
+
+
+class ApiKey(models.Model):
+    """A machine's credential: a digest, a role, scopes, perhaps bound to projects.
+
+    The key's text is shown once, when it is made or rotated, and never stored.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    name = models.CharField(max_length=200)
+    lookup = models.CharField(max_length=12, unique=True)
+    digest = models.BinaryField(max_length=32)
+    role = models.CharField(max_length=10, choices=_ROLE_CHOICES, default=MEMBER)
+    scopes = ArrayField(models.CharField(max_length=20), default=list, blank=True)
+    projects = ArrayField(
+        models.CharField(max_length=200),
+        null=True,
+        blank=True,
+        help_text="Projects that the key is bound to; empty means none, NULL means all.",
+    )
+    person = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_by = models.CharField(max_length=60)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "governance_api_key"
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(role__in=ROLES), name="governance_api_key_role_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(scopes__contained_by=list(SCOPES)),
+                name="governance_api_key_scopes_are_known",
+            ),
+        )
+        indexes = (models.Index(fields=["tenant", "created_at"], name="governance_api_key_list"),)
+
+    def __str__(self) -> str:
+        return f"{self.name} (vdx_{self.lookup}_…)"

@@ -1,0 +1,159 @@
+"""Reads of identity: who a credential speaks for, and what people and keys there are."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from django.db import connection
+
+from governance.audit.operations import Actor
+from governance.identity.domain import (
+    EVERYTHING,
+    OWNER,
+    SCOPES,
+    ApiKeyText,
+    Principal,
+    Rights,
+    weaker_role,
+)
+from governance.identity.models import ApiKey, Membership, User
+from valdrix.kernel.db import transaction_required
+
+
+@dataclass(frozen=True, slots=True)
+class TenantOfPerson:
+    """One tenant that a person belongs to, and the role there."""
+
+    tenant_id: uuid.UUID
+    slug: str
+    name: str
+    role: str
+
+
+def find_key_principal(key: ApiKeyText) -> Principal | None:
+    """Return whom an API key speaks for, or None when it speaks for nobody (any more).
+
+    One statement outside any transaction; the database function behind it sees every tenant
+    and answers with one credential only. It also notes, to the minute, that the key was used.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tenant_id, key_id, person_id, key_role, membership_role, scopes, projects"
+            " FROM governance_authenticate_key(%s, %s)",
+            [key.lookup, key.digest],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    tenant_id, key_id, person_id, key_role, membership_role, scopes, projects = row
+    return Principal(
+        tenant_id=tenant_id,
+        principal_id=f"key:{key_id}",
+        person_id=person_id,
+        role=weaker_role(key_role, membership_role),
+        scopes=frozenset(scopes),
+        projects=None if projects is None else frozenset(projects),
+    )
+
+
+def tenants_of(person_id: int) -> list[TenantOfPerson]:
+    """Return the tenants that a person belongs to, by slug; needs no tenant."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tenant_id, tenant_slug, tenant_name, role FROM governance_memberships_of(%s)",
+            [person_id],
+        )
+        return [TenantOfPerson(*row) for row in cursor.fetchall()]
+
+
+def find_rights(actor: Actor) -> Rights | None:
+    """Return what an actor has to give, as of now, or None for one who has nothing any more.
+
+    A command at the machine (``system:…``) has everything; it has the database too.
+    """
+    kind, _, name = actor.principal_id.partition(":")
+    if kind == "system":
+        return EVERYTHING
+    if kind == "user":
+        membership = find_membership(actor.tenant_id, int(name))
+        if membership is None or not membership.user.is_active:
+            return None
+        return Rights(role=membership.role, scopes=frozenset(SCOPES))
+    if kind == "key":
+        return _rights_of_key(actor, uuid.UUID(name))
+    return None
+
+
+def _rights_of_key(actor: Actor, key_id: uuid.UUID) -> Rights | None:
+    key = find_api_key(actor.tenant_id, key_id)
+    if key is None or key.revoked_at is not None:
+        return None
+    if key.expires_at is not None and key.expires_at <= actor.at:
+        return None
+    membership = find_membership(actor.tenant_id, key.person_id)
+    if membership is None or not membership.user.is_active:
+        return None
+    return Rights(
+        role=weaker_role(key.role, membership.role),
+        scopes=frozenset(key.scopes),
+        projects=None if key.projects is None else frozenset(key.projects),
+    )
+
+
+def find_api_key(tenant_id: uuid.UUID, key_id: uuid.UUID) -> ApiKey | None:
+    """Return one API key of a tenant."""
+    return ApiKey.objects.filter(tenant_id=tenant_id, pk=key_id).first()
+
+
+def find_api_keys(
+    tenant_id: uuid.UUID, *, before_id: uuid.UUID | None = None, limit: int
+) -> list[ApiKey]:
+    """Return up to ``limit`` API keys, newest first, revoked and expired ones included.
+
+    :param before_id: the key after which, in that order, they start.
+    """
+    rows = ApiKey.objects.filter(tenant_id=tenant_id)
+    if before_id is not None:
+        rows = rows.filter(pk__lt=before_id)
+    return list(rows.order_by("-pk")[:limit])
+
+
+def find_membership(tenant_id: uuid.UUID, person_id: int) -> Membership | None:
+    """Return a person's membership in a tenant, with the person."""
+    return (
+        Membership.objects.select_related("user")
+        .filter(tenant_id=tenant_id, user_id=person_id)
+        .first()
+    )
+
+
+def find_memberships(
+    tenant_id: uuid.UUID, *, after_id: int | None = None, limit: int
+) -> list[Membership]:
+    """Return up to ``limit`` memberships with their people, oldest person first.
+
+    :param after_id: the person's id after which they start.
+    """
+    rows = Membership.objects.select_related("user").filter(tenant_id=tenant_id)
+    if after_id is not None:
+        rows = rows.filter(user_id__gt=after_id)
+    return list(rows.order_by("user_id")[:limit])
+
+
+def find_person(username: str) -> User | None:
+    """Return the person with a user name; people belong to no tenant."""
+    return User.objects.filter(username=username).first()
+
+
+def lock_memberships(tenant_id: uuid.UUID, person_id: int) -> dict[int, Membership]:
+    """Lock one person's membership and those of every active owner, by person's id.
+
+    Whoever takes the owner's role from somebody must hold all of them: two owners who demote
+    one another at once would otherwise leave none.
+    """
+    transaction_required()
+    people = Membership.objects.select_related("user").filter(tenant_id=tenant_id)
+    owners = people.filter(role=OWNER, user__is_active=True)
+    rows = (owners | people.filter(user_id=person_id)).select_for_update(of=("self",))
+    return {row.user_id: row for row in rows.order_by("pk")}

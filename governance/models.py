@@ -1,0 +1,18 @@
+"""The app's tables, one room each."""
+
+from governance.approvals.models import Approval
+from governance.audit.models import AuditEntry
+from governance.identity.models import ApiKey, Membership, User
+from governance.policies.models import ForcedMode, PolicyVersion
+from governance.tenants.models import Tenant
+
+__all__ = (
+    "ApiKey",
+    "Approval",
+    "AuditEntry",
+    "ForcedMode",
+    "Membership",
+    "PolicyVersion",
+    "Tenant",
+    "User",
+)

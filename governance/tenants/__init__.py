@@ -1,0 +1,1 @@
+"""Tenants: the organisations that use Valdrix. Every business row belongs to exactly one."""

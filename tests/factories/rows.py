@@ -1,0 +1,227 @@
+"""One row in every table of a tenant, for tests that go through all of them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+
+from django.apps import apps
+from django.db import models
+
+from billing.accounts.domain import GRANT
+from billing.models import (
+    Account,
+    AccountMonth,
+    Charge,
+    DailyCost,
+    Reservation,
+    ReservationLine,
+    Subscription,
+)
+from billing.plans.domain import ENTERPRISE
+from enforcement.ledger.domain import DECISION_MADE, EntryFacts
+from enforcement.ledger.operations import append
+from enforcement.models import Decision, IdempotencyKey
+from governance.models import Approval, AuditEntry, ForcedMode, PolicyVersion, Tenant
+from tests.factories.tenants import World
+from valdrix.kernel.db import transaction
+from valdrix.kernel.ids import new_id
+
+DIGEST = "ab" * 32
+
+
+def tenant_models() -> list[type[models.Model]]:
+    """Return every model whose rows belong to one tenant, the tenant itself included."""
+    return [model for model in apps.get_models() if tenant_column(model) is not None]
+
+
+def tenant_column(model: type[models.Model]) -> str | None:
+    """Return the column that names a row's tenant, or None for tables that belong to none."""
+    if model is Tenant:
+        return "id"
+    columns = {field.column for field in model._meta.local_concrete_fields}
+    return "tenant_id" if "tenant_id" in columns else None
+
+
+def plant_rows(world: World) -> None:
+    """Commit at least one row in every table of a tenant."""
+    now = datetime.now(UTC)
+    decision_id = new_id()
+    with transaction(world.id):
+        _plant_governance(world.id, decision_id, now)
+        _plant_money(world.id, decision_id, now)
+        plant_decision(world.id, decision_id, now)
+        IdempotencyKey.objects.create(
+            tenant_id=world.id,
+            source="terraform",
+            stored_key=f"key of {decision_id}",
+            request_fingerprint=DIGEST,
+            decision_id=decision_id,
+            claimed_at=now,
+        )
+        append(tenant_id=world.id, facts=[build_facts(decision_id)])
+
+
+def build_facts(decision_id: uuid.UUID | None = None, **changes: object) -> EntryFacts:
+    """Build what a plain ledger entry states."""
+    facts = {
+        "event": DECISION_MADE,
+        "at": datetime.now(UTC),
+        "principal": "user:1",
+        "project_id": "shop",
+        "decision_id": decision_id or new_id(),
+        "reason_codes": ("within_budget",),
+    }
+    return EntryFacts(**(facts | changes))
+
+
+def append_entries(tenant_id: uuid.UUID, facts: Sequence[EntryFacts]) -> None:
+    """Commit ledger entries, one transaction each, as decisions do."""
+    for fact in facts:
+        with transaction(tenant_id):
+            append(tenant_id=tenant_id, facts=[fact])
+
+
+def plant_decision(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) -> Decision:
+    """Insert a decision, inside a transaction of its tenant."""
+    return Decision.objects.create(
+        id=decision_id,
+        tenant_id=tenant_id,
+        created_at=now,
+        source="terraform",
+        project_id="shop",
+        environment="prod",
+        action="terraform.apply",
+        resource_reference="module.web",
+        decision="ALLOW",
+        mode="hard",
+        reason_codes=["within_budget"],
+        cost_state="known",
+        request_fingerprint=DIGEST,
+        change_fingerprint=DIGEST,
+        actor="user:1",
+        person_id=1,
+        policy_version=1,
+        policy_document_schema_version="valdrix.enforcement.policy.v1",
+        policy_document_sha256=DIGEST,
+        engine_version="1",
+        context_json="{}",
+        outcome_json="{}",
+        outcome_sha256=DIGEST,
+        response_json="{}",
+    )
+
+
+def _plant_governance(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) -> None:
+    AuditEntry.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        at=now,
+        actor="user:1",
+        action="budget.create",
+        object_type="budget",
+        object_id=str(decision_id),
+        after={"monthly_limit_usd": "10.00"},
+    )
+    PolicyVersion.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        number=PolicyVersion.objects.filter(tenant_id=tenant_id).count() + 1,
+        schema_version="valdrix.enforcement.policy.v1",
+        canonical_json="{}",
+        sha256=DIGEST,
+        author="user:1",
+        published_at=now,
+    )
+    ForcedMode.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        source="terraform",
+        environment="prod",
+        mode="shadow",
+        reason="the price service answers nonsense",
+        forced_by="user:1",
+        forced_at=now,
+        until_at=now + timedelta(hours=1),
+    )
+    Approval.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        decision_id=decision_id,
+        source="terraform",
+        project_id="shop",
+        environment="prod",
+        action="terraform.apply",
+        change_fingerprint=DIGEST,
+        change_is_computed=False,
+        requested_by="user:1",
+        requester_person_id=1,
+        required=1,
+        reviewer_roles=["owner"],
+        separate_requester=True,
+        requested_at=now,
+        expires_at=now + timedelta(days=1),
+    )
+
+
+def _plant_money(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) -> None:
+    month = date(now.year, now.month, 1)
+    Subscription.objects.update_or_create(
+        tenant_id=tenant_id, defaults={"tier": ENTERPRISE, "since_at": now}
+    )
+    DailyCost.objects.create(
+        tenant_id=tenant_id,
+        project_id="shop",
+        date=now.date(),
+        amount_usd=3,
+        is_final=True,
+        ingested_at=now,
+    )
+    account = Account.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        kind=GRANT,
+        pool="reserved",
+        monthly_limit_usd=None,
+        total_usd=100,
+        remaining_usd=100,
+        created_at=now,
+        created_by="user:1",
+    )
+    AccountMonth.objects.create(account=account, tenant_id=tenant_id, month=month)
+    charge = Charge.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        family_id=decision_id,
+        is_shadow=False,
+        project_id="shop",
+        environment="prod",
+        action="terraform.apply",
+        resource_reference="module.web",
+        change_fingerprint=DIGEST,
+        change_is_computed=False,
+        held_usd=5,
+        taken_usd=0,
+        opened_at=now,
+    )
+    reservation = Reservation.objects.create(
+        decision_id=decision_id,
+        tenant_id=tenant_id,
+        charge=charge,
+        own_usd=5,
+        taken_usd=0,
+        month=month,
+        reserved_at=now,
+        due_at=now + timedelta(hours=720),
+    )
+    ReservationLine.objects.create(
+        reservation=reservation,
+        tenant_id=tenant_id,
+        account=account,
+        kind="reserved_credit",
+        is_shadow=False,
+        position=0,
+        amount_usd=5,
+        month=month,
+    )

@@ -1,0 +1,33 @@
+"""The tests themselves run as the application does: under its role, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from django.db import connection
+
+from governance.models import ApiKey
+from tests.factories.tenants import World
+from valdrix.kernel.db import reading
+
+
+def test_tests_run_as_the_application_s_role() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_user, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb,"
+            " pg_has_role(current_user, (SELECT datdba FROM pg_database"
+            "                             WHERE datname = current_database()), 'MEMBER')"
+            " FROM pg_roles WHERE rolname = current_user"
+        )
+        user, *powers = cursor.fetchone()
+    assert user == connection.settings_dict["USER"]
+    assert connection.alias == "default"
+    assert powers[0] is False, "superuser"
+    assert powers[1] is False, "bypasses row-level security"
+    assert powers[4] is False, "is the owner"
+
+
+def test_commits_are_real(tenant: World, run_in_threads) -> None:
+    def count(number: int) -> int:
+        with reading(tenant.id):
+            return ApiKey.objects.count()
+
+    assert run_in_threads(3, count) == [3, 3, 3]

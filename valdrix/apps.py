@@ -1,0 +1,14 @@
+"""The project as an app: commands over all apps, and start-up checks."""
+
+from django.apps import AppConfig
+
+
+class ValdrixConfig(AppConfig):
+    """Composition of the apps."""
+
+    name = "valdrix"
+    verbose_name = "Valdrix"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from valdrix import checks  # noqa: F401 - registering is the import's purpose

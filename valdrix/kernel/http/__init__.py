@@ -1,0 +1,1 @@
+"""HTTP conventions every door shares: bodies, problems, request ids, pages (SPEC 17)."""

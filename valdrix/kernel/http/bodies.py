@@ -1,0 +1,108 @@
+"""Bodies: read within a bound, parsed strictly, before any field is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO, Any, Final, Protocol
+
+from django.http import HttpRequest, HttpResponse
+from rest_framework.parsers import BaseParser
+
+from valdrix.kernel import strict_json
+from valdrix.kernel.http.problem_response import problem_response
+from valdrix.kernel.problems import Refused
+
+MAX_BODY_BYTES: Final = 10 * 1024 * 1024
+_DRAIN_LIMIT_BYTES: Final = 160 * 1024 * 1024
+_CHUNK_BYTES: Final = 1024 * 1024
+
+
+class Readable(Protocol):
+    """What bytes can be read from: a stream, or a request."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes; none at the end."""
+        ...
+
+
+class BodyTooLarge(Refused):
+    """A request's body is above the bound of its route (413)."""
+
+    code = "body_too_large"
+
+
+class MalformedBody(Refused):
+    """A request's body cannot be parsed (400)."""
+
+    code = "malformed_json"
+
+
+class StrictJsonParser(BaseParser):
+    """Parses ``application/json`` with the strict parser, within the view's bound.
+
+    A view sets ``max_body_bytes`` to take more or less than 10 MiB.
+    """
+
+    media_type = "application/json"
+
+    def parse(
+        self,
+        stream: IO[bytes],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the parsed document.
+
+        :raises BodyTooLarge: when the body is longer than the view allows.
+        :raises MalformedBody: when it is not strict JSON.
+        """
+        context = parser_context or {}
+        limit = getattr(context.get("view"), "max_body_bytes", MAX_BODY_BYTES)
+        declared = _declared_length(context)
+        body = read_bounded(stream, declared_bytes=declared, limit_bytes=limit)
+        try:
+            return strict_json.loads(body)
+        except strict_json.StrictJsonError as error:
+            raise MalformedBody(f"The body is {error}." if str(error).startswith("not JSON")
+                                else f"The body cannot be read: {error}.") from None
+
+
+def read_bounded(stream: IO[bytes], *, declared_bytes: int | None, limit_bytes: int) -> bytes:
+    """Return the whole body, or refuse it after draining what the client still sends.
+
+    Draining lets a client that is still writing read the answer instead of a reset connection.
+
+    :raises BodyTooLarge: above ``limit_bytes``.
+    """
+    if declared_bytes is None or declared_bytes <= limit_bytes:
+        body = stream.read(limit_bytes + 1)
+        if len(body) <= limit_bytes:
+            return body
+    drain(stream)
+    raise BodyTooLarge(f"The body is larger than {limit_bytes} bytes.")
+
+
+def drain(stream: Readable) -> None:
+    """Read and throw away what a client still sends, within a bound; a client gone is fine."""
+    drained = 0
+    try:
+        while drained < _DRAIN_LIMIT_BYTES and (chunk := stream.read(_CHUNK_BYTES)):
+            drained += len(chunk)
+    except OSError:
+        return
+
+
+def refuse_unknown_length(request: HttpRequest) -> HttpResponse | None:
+    """Return the refusal of a body whose length is not declared, or None (RFC 9110, 15.5.12).
+
+    WSGI shows such a body as an empty one: a gate would answer something that was never asked.
+    """
+    if "HTTP_TRANSFER_ENCODING" not in request.META:
+        return None
+    return problem_response("length_required", "Send the body with a Content-Length.")
+
+
+def _declared_length(context: Mapping[str, Any]) -> int | None:
+    request = context.get("request")
+    text = request.META.get("CONTENT_LENGTH", "") if request is not None else ""
+    return int(text) if text.isascii() and text.isdigit() else None

@@ -1,0 +1,147 @@
+"""Problem responses: whatever a door raises becomes one ``application/problem+json`` (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.db import DatabaseError
+from django.http import Http404, HttpRequest, HttpResponse
+from rest_framework import exceptions
+
+from valdrix.kernel.db import is_database_down, sqlstate_of
+from valdrix.kernel.request_context import current_request_id
+from valdrix.kernel.problems import STATUS_BY_CODE, FieldError, Refused
+
+CONTENT_TYPE: Final = "application/problem+json"
+_TYPE_PREFIX: Final = "urn:valdrix:problem:"
+_STATEMENT_TIMEOUT: Final = "57014"
+_LOCK_TIMEOUT: Final = "55P03"
+
+log = logging.getLogger("valdrix.http")
+
+_CODE_BY_API_EXCEPTION: Final[dict[type[exceptions.APIException], tuple[str, str]]] = {
+    exceptions.NotAuthenticated: ("not_authenticated", "Credentials are required."),
+    exceptions.AuthenticationFailed: (
+        "authentication_failed", "The credentials are not valid."),
+    exceptions.PermissionDenied: ("permission_denied", "This is not yours to do."),
+    exceptions.NotFound: ("not_found", "No such object."),
+    exceptions.MethodNotAllowed: ("method_not_allowed", "This method is not allowed here."),
+    exceptions.NotAcceptable: ("not_acceptable", "Only application/json is served here."),
+    exceptions.UnsupportedMediaType: (
+        "unsupported_media_type", "Send the body as application/json."),
+    exceptions.ParseError: ("malformed_body", "The body cannot be parsed."),
+    exceptions.Throttled: ("throttled", "Too many requests; retry after the time given."),
+    exceptions.ValidationError: ("invalid_request", "The request has invalid fields."),
+}
+
+
+def problem_document(
+    code: str, detail: str, *, errors: Iterable[FieldError] = ()
+) -> dict[str, Any]:
+    """Return the problem document of a refusal with this code (RFC 9457)."""
+    status = STATUS_BY_CODE[code]
+    body: dict[str, Any] = {
+        "type": _TYPE_PREFIX + code,
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": current_request_id(),
+    }
+    documents = [error.to_document() for error in errors]
+    if documents:
+        body["errors"] = documents
+    return body
+
+
+def problem_response(
+    code: str,
+    detail: str,
+    *,
+    errors: Iterable[FieldError] = (),
+    headers: dict[str, str] | None = None,
+) -> HttpResponse:
+    """Return the response that a refusal with this code is."""
+    body = problem_document(code, detail, errors=errors)
+    response = HttpResponse(
+        orjson.dumps(body), status=STATUS_BY_CODE[code], content_type=CONTENT_TYPE
+    )
+    for name, value in (headers or {}).items():
+        response[name] = value
+    return response
+
+
+def handle_exception(error: Exception, context: dict[str, Any]) -> HttpResponse:
+    """Answer whatever a view raised; the setting ``EXCEPTION_HANDLER`` names this function."""
+    if isinstance(error, Refused):
+        return problem_response(error.problem_code, error.detail, errors=error.errors)
+    if isinstance(error, Http404):
+        return problem_response("not_found", "No such object.")
+    if isinstance(error, PermissionDenied):
+        return problem_response("permission_denied", "This is not yours to do.")
+    if isinstance(error, RequestDataTooBig):
+        return problem_response("body_too_large", "The body is too large.")
+    if isinstance(error, exceptions.APIException):
+        return _from_api_exception(error)
+    if isinstance(error, DatabaseError):
+        return _from_database_error(error)
+    log.exception("unhandled error", exc_info=error)
+    return problem_response("internal_error", "Valdrix failed to answer; the fault is logged.")
+
+
+def _from_api_exception(error: exceptions.APIException) -> HttpResponse:
+    for kind, (code, detail) in _CODE_BY_API_EXCEPTION.items():
+        if isinstance(error, kind):
+            break
+    else:
+        log.error("an API exception has no code", exc_info=error)
+        code, detail = "internal_error", "Valdrix failed to answer; the fault is logged."
+    headers: dict[str, str] = {}
+    if STATUS_BY_CODE[code] == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="valdrix"'
+    wait = getattr(error, "wait", None)
+    if wait is not None:
+        headers["Retry-After"] = str(max(1, int(-(-wait // 1))))
+    return problem_response(code, detail, headers=headers)
+
+
+def _from_database_error(error: DatabaseError) -> HttpResponse:
+    state = sqlstate_of(error)
+    if state == _LOCK_TIMEOUT:
+        return problem_response(
+            "gate_lock_timeout", "Another change holds what this one needs; try again."
+        )
+    if state == _STATEMENT_TIMEOUT:
+        return problem_response("statement_timeout", "The database took too long.")
+    if is_database_down(error):
+        log.error("database unavailable", exc_info=error)
+        return problem_response(
+            "database_unavailable", "The database cannot be reached.", headers={"Retry-After": "2"}
+        )
+    log.exception("database error", exc_info=error)
+    return problem_response("internal_error", "Valdrix failed to answer; the fault is logged.")
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer a request that cannot be read; the root URLconf names this as ``handler400``."""
+    return problem_response("malformed_request", "The request cannot be read.")
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer what a page refuses; the root URLconf names this as ``handler403``."""
+    return problem_response("permission_denied", "This is not yours to do.")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer a path that no route matches; the root URLconf names this as ``handler404``."""
+    return problem_response("not_found", "No such path.")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer a fault outside any API view; the root URLconf names this as ``handler500``."""
+    return problem_response("internal_error", "Valdrix failed to answer; the fault is logged.")

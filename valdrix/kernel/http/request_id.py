@@ -1,0 +1,45 @@
+"""The edge of every request: its id, and what is left of a body that nobody read.
+
+An id is taken from ``X-Request-ID`` when sound, made otherwise, and always answered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+
+from django.http import HttpRequest, HttpResponse
+
+from valdrix.kernel import request_context
+from valdrix.kernel.http.bodies import drain, refuse_unknown_length
+from valdrix.kernel.ids import new_id
+
+HEADER: Final = "X-Request-ID"
+_SOUND: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+
+
+class RequestIdMiddleware:
+    """Gives each request its id and puts the same one on the response.
+
+    A refusal may leave a body unread. Closing the connection then would reset it, and the
+    client, still writing, would never see the answer: so the rest is read and thrown away.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer the request with its id in force and in the response's header."""
+        offered = request.headers.get(HEADER, "")
+        request_id = offered if _SOUND.fullmatch(offered) else str(new_id())
+        token = request_context.request_id.set(request_id)
+        try:
+            response = refuse_unknown_length(request) or self._get_response(request)
+        finally:
+            request_context.request_id.reset(token)
+        response[HEADER] = request_id
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            drain(request)
+        return response

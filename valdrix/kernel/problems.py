@@ -1,0 +1,126 @@
+"""Problems: every refusal a caller can see has a stable code and one HTTP status (RFC 9457).
+
+Exceptions live beside the code that raises them, subclass :class:`Refused` and carry a ``code``;
+``STATUS_BY_CODE`` is the one table that says which status it becomes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+STATUS_BY_CODE: Final[dict[str, int]] = {
+    # 400: cannot be parsed
+    "malformed_body": 400,
+    "malformed_json": 400,
+    "malformed_request": 400,
+    # 401, 403, 404
+    "authentication_failed": 401,
+    "not_authenticated": 401,
+    "token_expired": 401,
+    "permission_denied": 403,
+    "scope_missing": 403,
+    "role_missing": 403,
+    "project_not_allowed": 403,
+    "feature_not_in_plan": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "not_acceptable": 406,
+    # 409: state or key conflict
+    "api_key_not_active": 409,
+    "approval_not_applicable": 409,
+    "budget_exists": 409,
+    "ceiling_exceeded": 409,
+    "gate_lock_contended": 409,
+    "gate_lock_timeout": 409,
+    "grant_not_voidable": 409,
+    "idempotency_key_reused": 409,
+    "last_owner": 409,
+    "member_exists": 409,
+    "mode_not_lower": 409,
+    "mode_promotion_required": 409,
+    "parent_decision_not_applicable": 409,
+    "policy_version_conflict": 409,
+    "request_fingerprint_mismatch": 409,
+    "tenant_exists": 409,
+    "user_exists": 409,
+    # 411, 413, 415, 422, 429
+    "length_required": 411,
+    "body_too_large": 413,
+    "unsupported_media_type": 415,
+    "delta_mismatch": 422,
+    "invalid_amount": 422,
+    "invalid_cursor": 422,
+    "invalid_plan": 422,
+    "invalid_policy": 422,
+    "invalid_request": 422,
+    "throttled": 429,
+    # 5xx
+    "internal_error": 500,
+    "database_unavailable": 503,
+    "not_ready": 503,
+    "statement_timeout": 504,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing that is wrong with a document: where (JSON pointer), which code, what to do."""
+
+    pointer: str
+    code: str
+    detail: str
+
+    def to_document(self) -> dict[str, str]:
+        """Return the member of ``errors[]`` that a problem document carries."""
+        return {"pointer": self.pointer, "code": self.code, "detail": self.detail}
+
+
+class Refused(Exception):
+    """A use case says no: nothing was written, and the caller is told why.
+
+    :ivar code: a key of ``STATUS_BY_CODE``.
+    :ivar detail: one sentence for a person; never holds a secret or a foreign id.
+    :ivar errors: field errors with JSON pointers, for documents.
+    """
+
+    code: ClassVar[str] = "invalid_request"
+
+    def __init__(
+        self, detail: str, *, errors: tuple[FieldError, ...] = (), code: str | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors
+        self.problem_code = code or self.code
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status of this refusal."""
+        return STATUS_BY_CODE[self.problem_code]
+
+
+class InvalidRequest(Refused):
+    """A body was parsed but its fields are not what the contract says (422)."""
+
+    code = "invalid_request"
+
+
+class NotFound(Refused):
+    """There is no such object for this tenant; another tenant's object looks the same (404)."""
+
+    code = "not_found"
+
+    def __init__(self, detail: str = "No such object.") -> None:
+        super().__init__(detail)
+
+
+class NotAllowed(Refused):
+    """The caller's own tenant, but not the caller's to do (403)."""
+
+    code = "permission_denied"
+
+
+def escape_pointer(token: str) -> str:
+    """Return a key as one token of a JSON pointer (RFC 6901)."""
+    return token.replace("~", "~0").replace("/", "~1")

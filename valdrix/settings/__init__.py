@@ -1,0 +1,171 @@
+"""Settings: read from the environment once, refused with the variable's name when wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from valdrix.settings.logs import build_logging
+
+env = environ.Env()
+BASE_DIR = Path(__file__).resolve().parent.parent.parent
+
+
+def _required(name: str) -> str:
+    value = str(env.str(name, default="")).strip()
+    if not value:
+        raise ImproperlyConfigured(f"{name} is not set, and has no default")
+    return value
+
+
+def _database(name: str) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = env.db_url_config(_required(name))
+    except (ValueError, environ.ImproperlyConfigured) as error:
+        raise ImproperlyConfigured(f"{name} is not a database URL") from error
+    if config.get("ENGINE") != "django.db.backends.postgresql":
+        raise ImproperlyConfigured(f"{name} must be a postgresql:// URL")
+    config["CONN_MAX_AGE"] = 60
+    config["CONN_HEALTH_CHECKS"] = True
+    config.setdefault("OPTIONS", {}).update({"connect_timeout": 5, "application_name": "valdrix"})
+    return config
+
+
+def _number(name: str, *, default: int, minimum: int, maximum: int) -> int:
+    text = env.str(name, default=str(default))
+    if not (text.isascii() and text.isdigit() and minimum <= int(text) <= maximum):
+        raise ImproperlyConfigured(f"{name} must be a whole number from {minimum} to {maximum}")
+    return int(text)
+
+
+EMBEDDED = env.bool("VALDRIX_EMBEDDED", default=False)
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = _required("DJANGO_SECRET_KEY")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# The application runs as a role that owns nothing; only migrations use the owner's connection.
+DATABASES = {"default": _database("DATABASE_URL")}
+if env.str("DATABASE_OWNER_URL", default=""):
+    DATABASES["owner"] = _database("DATABASE_OWNER_URL")
+    # Both names are one database; tests create it as the owner and then connect as the app.
+    DATABASES["default"]["TEST"] = {"MIRROR": "owner"}
+ATOMIC_REQUESTS = False
+
+INSTALLED_APPS = [
+    "valdrix",
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "governance",
+    "billing",
+    "enforcement",
+]
+
+MIDDLEWARE = [
+    "valdrix.kernel.http.request_id.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "valdrix.urls"
+WSGI_APPLICATION = "valdrix.wsgi.application"
+AUTH_USER_MODEL = "governance.User"
+APPEND_SLASH = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+     "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = False
+LANGUAGE_CODE = "en-us"
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / ".valdrix" / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = EMBEDDED
+
+# TLS is ended by the proxy in front of external set-ups; the embedded one speaks plain loopback.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not EMBEDDED
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_AGE = 12 * 3600
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["governance.api.authentication.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["valdrix.kernel.http.bodies.StrictJsonParser"],
+    "DEFAULT_RENDERER_CLASSES": ["valdrix.kernel.http.rendering.OrjsonRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "valdrix.kernel.http.problem_response.handle_exception",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Valdrix",
+    "DESCRIPTION": "May this change, with this cost, happen? Decided, reserved and proven.",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+# The gate's time budget: what one evaluation may take before it fails safe, in milliseconds.
+GATE_TIME_BUDGET_MS = _number("ENFORCEMENT_GATE_TIMEOUT_MS", default=2000, minimum=50, maximum=30000)
+GATE_LOCK_TIMEOUT_MS = _number(
+    "ENFORCEMENT_GATE_LOCK_TIMEOUT_MS", default=1500, minimum=10, maximum=30000
+)
+
+LOGGING = build_logging(level=env.str("LOG_LEVEL", default="INFO"))
+UNFOLD = {
+    "SITE_TITLE": "Valdrix",
+    "SITE_HEADER": "Valdrix",
+    "SITE_SUBHEADER": "Economic control plane",
+    "SHOW_HISTORY": False,
+}

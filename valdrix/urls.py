@@ -1,0 +1,25 @@
+"""The root URLconf: composition of every app's doors."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+
+from valdrix.health import HealthView, LiveView, ReadyView
+from valdrix.openapi import DocsView, SchemaView
+
+urlpatterns = [
+    path("api/v1/enforcement/", include("governance.api.urls")),
+    path("api/v1/enforcement/", include("enforcement.api.urls")),
+    path("api/schema", SchemaView.as_view(), name="schema"),
+    path("api/docs", DocsView.as_view()),
+    path("health", HealthView.as_view()),
+    path("health/live", LiveView.as_view()),
+    path("health/ready", ReadyView.as_view()),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "valdrix.kernel.http.problem_response.bad_request"
+handler403 = "valdrix.kernel.http.problem_response.forbidden"
+handler404 = "valdrix.kernel.http.problem_response.not_found"
+handler500 = "valdrix.kernel.http.problem_response.server_error"
