@@ -18,10 +18,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 KEY = $(shell { pwd; $(PYTHON) -V; cat $(1); } 2>/dev/null | cksum | tr ' \t' '--')
 RUN_STAMP := $(VENV)/.installed-$(call KEY,requirements.txt)
 DEV_STAMP := $(VENV)/.installed-dev-$(call KEY,requirements.txt requirements-dev.txt)
-PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 
 run: $(RUN_STAMP)
-	@$(VENV)/bin/python -m valdrix.embedded.run --port "$(PORT)"
+	@$(VENV)/bin/python -m valdrix.embedded.run --port $(PORT)
 
 # The closing line of pytest is the end of the output.
 test: lint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, register
@@ -9,7 +10,9 @@ from django.db import DatabaseError, connection
 
 
 @register(Tags.database)
-def check_database_role(*, databases: list[str] | None = None, **options: Any) -> list[CheckMessage]:
+def check_database_role(
+    *, databases: Sequence[str] | None = None, **options: Any
+) -> list[CheckMessage]:
     """Check that the application's role cannot bypass row-level security (``valdrix.E001-E003``)."""
     if not databases or "default" not in databases:
         return []

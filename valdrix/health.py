@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import platform
-from typing import Any, Final
+from typing import Final
 
 import django
 from django.conf import settings
@@ -62,7 +62,8 @@ def check_ready() -> str:
     try:
         version, applied = _ask_database()
     except DatabaseError as error:
-        log.error("not ready: the database does not answer: %s", type(error).__name__)
+        kind = type(error).__name__
+        log.error("not ready, no answer: %s", kind)  # noqa: TRY400 - asked every few seconds
         raise NotReady("The database does not answer.") from error
     pending = sorted(_expected_migrations() - applied)
     if pending:
@@ -138,4 +139,3 @@ class HealthView(_PublicView):
                 "runtime": runtime,
             }
         )
-

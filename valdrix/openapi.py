@@ -15,6 +15,7 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
+from typing_extensions import override
 
 from valdrix.kernel.http.problem_response import CONTENT_TYPE
 from valdrix.kernel.problems import STATUS_BY_CODE
@@ -49,9 +50,7 @@ _FIELD_ERROR: Final[dict[str, Any]] = {
 }
 _REFUSED: Final[dict[str, Any]] = {
     "description": "Refused; `code` says why. The table of codes is in docs/api/conventions.md.",
-    "headers": {
-        "X-Request-ID": {"description": "The request's id.", "schema": {"type": "string"}}
-    },
+    "headers": {"X-Request-ID": {"description": "The request's id.", "schema": {"type": "string"}}},
     "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 
@@ -87,9 +86,12 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 class ValdrixSchemaGenerator(SchemaGenerator):
     """Generates the description and adds the refusals that every operation can give."""
 
+    @override
     def get_schema(self, request: Any = None, public: bool = False) -> dict[str, Any]:
         """Return the description as a JSON object."""
-        schema: dict[str, Any] = super().get_schema(request=request, public=public)
+        schema: dict[str, Any] = super().get_schema(  # type: ignore[no-untyped-call]
+            request=request, public=public
+        )
         return document_problems(schema)
 
 
@@ -107,7 +109,8 @@ def document_problems(schema: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def build_schema() -> bytes:
     """Return the whole API's description as JSON; it is the same for everybody."""
-    return orjson.dumps(ValdrixSchemaGenerator().get_schema(request=None, public=True))
+    generator = ValdrixSchemaGenerator()  # type: ignore[no-untyped-call]
+    return orjson.dumps(generator.get_schema(request=None, public=True))
 
 
 class SchemaView(APIView):
@@ -132,7 +135,11 @@ class DocsView(SpectacularSwaggerView):
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Answer the page."""
-        response: Response = super().get(request, *args, **kwargs)
+        response: Response = super().get(  # type: ignore[no-untyped-call]
+            request, *args, **kwargs
+        )
         # By default the page shows the description's address to a validator on the internet.
-        response.data["settings"] = orjson.dumps({"deepLinking": True, "validatorUrl": None}).decode()
+        response.data["settings"] = orjson.dumps(
+            {"deepLinking": True, "validatorUrl": None}
+        ).decode()
         return response

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
 from django.urls import include, path
 
+from valdrix.admin_site import console
 from valdrix.health import HealthView, LiveView, ReadyView
 from valdrix.openapi import DocsView, SchemaView
 
@@ -16,7 +16,7 @@ urlpatterns = [
     path("health", HealthView.as_view()),
     path("health/live", LiveView.as_view()),
     path("health/ready", ReadyView.as_view()),
-    path("admin/", admin.site.urls),
+    path("admin/", console.urls),
 ]
 
 handler400 = "valdrix.kernel.http.problem_response.bad_request"

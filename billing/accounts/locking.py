@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
+from typing import Any
 
 from django.db import connection
 
@@ -67,10 +68,8 @@ def find_accounts(scope: AccountScope, *, now: datetime) -> list[uuid.UUID]:
     return [account_id for account_id, _ in _select(scope, now=now, locking="")]
 
 
-def _select(
-    scope: AccountScope, *, now: datetime, locking: str
-) -> list[tuple[uuid.UUID, str]]:
-    parameters = {
+def _select(scope: AccountScope, *, now: datetime, locking: str) -> list[tuple[uuid.UUID, str]]:
+    parameters: dict[str, Any] = {
         "tenant": scope.tenant_id,
         "project": scope.project_id,
         "environment": scope.environment,

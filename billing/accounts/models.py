@@ -12,7 +12,7 @@ from billing.accounts.domain import BASES, BUDGET, EXPOSURE, GRANT, KINDS, POOLS
 _ZERO = Decimal(0)
 
 
-def _amount() -> "models.DecimalField[Decimal, Decimal]":
+def _amount() -> models.DecimalField[Decimal, Decimal]:
     return models.DecimalField(max_digits=17, decimal_places=4, default=_ZERO)
 
 
@@ -47,9 +47,7 @@ class Account(models.Model):
     # A budget's own.
     active = models.BooleanField(default=True)
     basis = models.CharField(max_length=10, default=RUN_RATE)
-    monthly_limit_usd = models.DecimalField(
-        max_digits=17, decimal_places=4, null=True, blank=True
-    )
+    monthly_limit_usd = models.DecimalField(max_digits=17, decimal_places=4, null=True, blank=True)
 
     # A grant's own: total = remaining + reserved + consumed.
     pool = models.CharField(max_length=10, null=True, blank=True)
@@ -70,8 +68,12 @@ class Account(models.Model):
             ),
             models.CheckConstraint(
                 condition=_is_number(
-                    "pending_usd", "shadow_pending_usd", "total_usd", "remaining_usd",
-                    "reserved_usd", "consumed_usd",
+                    "pending_usd",
+                    "shadow_pending_usd",
+                    "total_usd",
+                    "remaining_usd",
+                    "reserved_usd",
+                    "consumed_usd",
                 ),
                 name="billing_account_amounts_are_not_negative",
             ),
@@ -133,9 +135,7 @@ class AccountMonth(models.Model):
     class Meta:
         db_table = "billing_account_month"
         constraints = (
-            models.UniqueConstraint(
-                fields=["account", "month"], name="billing_account_month_once"
-            ),
+            models.UniqueConstraint(fields=["account", "month"], name="billing_account_month_once"),
             models.CheckConstraint(
                 condition=_is_number("posted_usd", "overrun_usd", "shadow_posted_usd"),
                 name="billing_account_month_is_not_negative",

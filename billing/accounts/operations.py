@@ -13,6 +13,7 @@ from psycopg import errors
 from billing.accounts.domain import BUDGET, GRANT, RUN_RATE
 from billing.accounts.models import Account
 from valdrix.kernel.db import savepoint, transaction_required
+from valdrix.kernel.money import ZERO
 from valdrix.kernel.problems import Refused
 
 _SCOPE_CONSTRAINT = "billing_account_one_budget_a_scope"
@@ -154,6 +155,8 @@ def open_grant(*, origin: Origin, terms: GrantTerms) -> Account:
         pool=terms.pool,
         total_usd=terms.total_usd,
         remaining_usd=terms.total_usd,
+        reserved_usd=ZERO,
+        consumed_usd=ZERO,
         priority=terms.priority,
         expires_at=terms.expires_at,
         reason=terms.reason,
@@ -177,6 +180,4 @@ def void_grant(*, grant: Account, voided_at: datetime) -> None:
 
 def _is_violation_of(error: IntegrityError, constraint: str) -> bool:
     cause = error.__cause__
-    return (
-        isinstance(cause, errors.UniqueViolation) and cause.diag.constraint_name == constraint
-    )
+    return isinstance(cause, errors.UniqueViolation) and cause.diag.constraint_name == constraint

@@ -4,7 +4,6 @@ from django.db import migrations
 
 from valdrix.kernel import isolation
 
-
 _COSTS = """
 CREATE FUNCTION billing_daily_costs(p_project text, p_since date, p_until date) RETURNS json
 LANGUAGE plpgsql STABLE AS $$

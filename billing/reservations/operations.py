@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from decimal import Decimal
 from typing import Final
 
@@ -19,7 +20,7 @@ INSERT INTO billing_charge (id, tenant_id, family_id, is_shadow, state, project_
     held_usd, taken_usd, family_held_usd, opened_at)
 VALUES (%(id)s, %(tenant)s, %(family)s, %(shadow)s, 'active', %(project)s, %(environment)s,
     %(action)s, %(reference)s, %(fingerprint)s, %(digest)s, %(computed)s, %(run)s,
-    %(held)s, 0, 0, %(at)s)
+    %(held)s, 0, %(family_held)s, %(at)s)
 """
 
 _JOIN_CHARGE: Final = """
@@ -104,7 +105,7 @@ def hold(*, order: HoldOrder) -> None:
         )
         if cursor.rowcount != charged:
             raise AccountsMoved(f"{cursor.rowcount} of {charged} accounts were charged")
-        if order.own_usd > 0:
+        if order.own_usd > 0 and (order.charge or order.parent):
             cursor.execute(_FAMILY, [order.own_usd, _family_id(order)])
 
 
@@ -122,7 +123,7 @@ def _parts(order: HoldOrder) -> list[tuple[Decimal, Decimal, Decimal]]:
     return parts
 
 
-def _family_id(order: HoldOrder) -> object:
+def _family_id(order: HoldOrder) -> uuid.UUID:
     if order.charge is not None:
         return order.charge.family_id
     return order.parent.family_id if order.parent else order.new_charge_id
@@ -147,6 +148,7 @@ def _open_charge(order: HoldOrder) -> None:
                 "computed": change.is_computed,
                 "run": change.run_id,
                 "held": order.own_usd + order.taken_usd,
+                "family_held": order.own_usd if order.parent is None else Decimal(0),
                 "at": order.reserved_at,
             },
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from decimal import Decimal
+from typing import Any
 
 from django.db import connection
 
@@ -107,7 +108,7 @@ def _find_parent(change: Change, decision_id: uuid.UUID, locking: str) -> Charge
     return _one(_PARENT + locking, parameters)
 
 
-def _one(sql: str, parameters: dict[str, object]) -> ChargeState | None:
+def _one(sql: str, parameters: dict[str, Any]) -> ChargeState | None:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         row = cursor.fetchone()

@@ -102,7 +102,8 @@ def preflight_to_gate_request(body: object, *, actor: str, header_key: str | Non
         request,
         cost=qualify_cost(cost, plan=plan),
         change_digest=plan.change_digest,
-        change_digest_is_computed=True,
+        # All plans without a change look alike: such a digest names nothing that could be shared.
+        change_digest_is_computed=plan.resource_count > 0,
     )
 
 

@@ -74,7 +74,9 @@ _NEW_GRANT: Final = closed_object(
     },
     optional=("project_id", "expires_at", "priority"),
 )
-_VOID: Final = closed_object({"reason": {"type": "string", "maxLength": 2000}}, optional=("reason",))
+_VOID: Final = closed_object(
+    {"reason": {"type": "string", "maxLength": 2000}}, optional=("reason",)
+)
 
 
 class CreditsView(APIView):

@@ -65,7 +65,7 @@ class DecisionsView(APIView):
             found,
             limit=limit,
             key=lambda one: str(one.id),
-            render=lambda one: orjson.Fragment(one.response_json),
+            render=lambda one: orjson.loads(one.response_json),
         )
         return Response(page)
 
@@ -83,7 +83,7 @@ class DecisionView(APIView):
         with reading(principal.tenant_id):
             decision = get_decision(principal.tenant_id, decision_id)
         require_project(principal, decision.project_id)
-        return Response(orjson.Fragment(decision.response_json))
+        return Response(orjson.loads(decision.response_json))
 
 
 def _read_filter(request: Request, principal: Principal) -> DecisionFilter:

@@ -105,8 +105,11 @@ GATE_RESPONSE_SCHEMA: Final = _object(
         "entitlement_waterfall": {"type": "array", "items": _STAGE},
         "findings": {"type": "array", "items": _FINDING},
         "tags": _CODES,
-        "would_have_been": {**_DECISION, "type": ["string", "null"],
-                            "enum": [*_DECISION["enum"], None]},
+        "would_have_been": {
+            **_DECISION,
+            "type": ["string", "null"],
+            "enum": [*_DECISION["enum"], None],
+        },
         "reserved_allocation_usd": _USD,
         "reserved_reserved_credit_usd": _USD,
         "reserved_emergency_credit_usd": _USD,

@@ -152,5 +152,3 @@ def _answer_item(principal: Principal, item: object) -> dict[str, Any]:
     except Refused as refusal:
         body = problem_document(refusal.problem_code, refusal.detail, errors=refusal.errors)
         return {"status": refusal.status, "body": body}
-
-

@@ -12,7 +12,7 @@ from rest_framework.views import APIView
 from enforcement.api.policies import read_number_cursor
 from enforcement.ledger.domain import COLUMNS, to_json
 from enforcement.ledger.models import LedgerEntry
-from enforcement.ledger.queries import find_entries
+from enforcement.ledger.queries import EntryFilter, find_entries
 from governance.api.api_keys import PAGE_PARAMETERS
 from governance.api.callers import principal_of
 from governance.api.documents import closed_object, page_of
@@ -77,14 +77,13 @@ class LedgerView(APIView):
         else:
             require_project(principal, project_id)
         with reading(principal.tenant_id):
-            entries = find_entries(
-                principal.tenant_id,
+            wanted = EntryFilter(
                 decision_id=decision_id,
                 project_id=project_id,
                 after_sequence=after_sequence,
                 newest_first=order == "desc",
-                limit=limit + 1,
             )
+            entries = find_entries(principal.tenant_id, wanted, limit=limit + 1)
         page = build_page(
             request, entries, limit=limit, key=lambda one: str(one.sequence), render=_render
         )

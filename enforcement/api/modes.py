@@ -91,7 +91,7 @@ def _read_order(request: Request) -> ModeOrder:
         order_id=new_id(),
         source=source,
         environment=environment,
-        mode=cast(Mode, mode),
+        mode=cast("Mode", mode),
         reason=reason,
         until_at=until_at,
     )

@@ -59,9 +59,7 @@ _PUBLICATION: Final = closed_object(
 _ROLLBACK: Final = closed_object(
     {"comment": _COMMENT, "base_version": _BASE}, optional=("comment",)
 )
-_ERROR: Final = closed_object(
-    {name: {"type": "string"} for name in ("pointer", "code", "detail")}
-)
+_ERROR: Final = closed_object({name: {"type": "string"} for name in ("pointer", "code", "detail")})
 _LINTED: Final = closed_object(
     {"valid": {"type": "boolean"}, "errors": {"type": "array", "items": _ERROR}}
 )
@@ -290,9 +288,7 @@ def _at_its_place(error: InvalidPolicy) -> InvalidPolicy:
 
 
 def _prefixed(errors: tuple[FieldError, ...]) -> tuple[FieldError, ...]:
-    return tuple(
-        FieldError(_POINTER + error.pointer, error.code, error.detail) for error in errors
-    )
+    return tuple(FieldError(_POINTER + error.pointer, error.code, error.detail) for error in errors)
 
 
 def _summarise(version: PolicyVersion | None) -> dict[str, Any]:

@@ -1,13 +1,43 @@
-"""Routes of the gate, below ``/api/v1/enforcement/``."""
+"""Routes of the gate and of what governs it, below ``/api/v1/enforcement/``."""
 
 from __future__ import annotations
 
 from django.urls import URLPattern, path
 
+from enforcement.api.budgets import BudgetsView, BudgetView
+from enforcement.api.credits import CreditsView, CreditView, CreditVoidView
+from enforcement.api.decisions import DecisionsView, DecisionView
 from enforcement.api.gates import BatchGateView, TerraformGateView, TerraformPreflightView
+from enforcement.api.ledger import LedgerView
+from enforcement.api.modes import EmergencyModeView
+from enforcement.api.policies import (
+    PolicyDiffView,
+    PolicyLintView,
+    PolicyRollbackView,
+    PolicySchemaView,
+    PolicyVersionsView,
+    PolicyVersionView,
+    PolicyView,
+)
 
 urlpatterns: list[URLPattern] = [
     path("gate/terraform", TerraformGateView.as_view()),
     path("gate/terraform/preflight", TerraformPreflightView.as_view()),
     path("gate/batch", BatchGateView.as_view()),
+    path("policies", PolicyView.as_view()),
+    path("policies/lint", PolicyLintView.as_view()),
+    path("policies/diff", PolicyDiffView.as_view()),
+    path("policies/schema", PolicySchemaView.as_view()),
+    path("policies/versions", PolicyVersionsView.as_view()),
+    path("policies/versions/<int:number>", PolicyVersionView.as_view()),
+    path("policies/versions/<int:number>/rollback", PolicyRollbackView.as_view()),
+    path("modes/emergency", EmergencyModeView.as_view()),
+    path("budgets", BudgetsView.as_view()),
+    path("budgets/<uuid:budget_id>", BudgetView.as_view()),
+    path("credits", CreditsView.as_view()),
+    path("credits/<uuid:grant_id>", CreditView.as_view()),
+    path("credits/<uuid:grant_id>/void", CreditVoidView.as_view()),
+    path("decisions", DecisionsView.as_view()),
+    path("decisions/<uuid:decision_id>", DecisionView.as_view()),
+    path("ledger", LedgerView.as_view()),
 ]

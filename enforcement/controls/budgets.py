@@ -119,9 +119,7 @@ def _read(tenant_id: uuid.UUID, budget_id: uuid.UUID, *, now: datetime) -> Budge
     return _with_actuals(tenant_id, [budget], now=now)[0]
 
 
-def _with_actuals(
-    tenant_id: uuid.UUID, budgets: list[Budget], *, now: datetime
-) -> list[Budget]:
+def _with_actuals(tenant_id: uuid.UUID, budgets: list[Budget], *, now: datetime) -> list[Budget]:
     """Put real spending in the place of ``posted_usd`` of budgets on actuals (SPEC 5)."""
     projects = {one.state.project_id for one in budgets if one.state.basis == ACTUALS}
     if not projects:

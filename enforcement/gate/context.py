@@ -8,16 +8,18 @@ context stored with the decision. Rules:
   is unknown, not free.
 - ``forecast_eom_usd``: burn rate times the days of the month: observed days count as they were
   on average, the others as the mean.
-- anomaly: the newest day against the mean of the up to 28 days before it, when there are at
-  least 7: a spike or drop of 50 % and at least 10 US dollars.
+- anomaly: the newest day against the mean of the up to 28 days with a row before it, when there
+  are at least 7: a spike or drop of 50 % and at least 10 US dollars. Where that mean is zero or
+  less there is no percentage (it is told as 0) and the dollars alone make a spike.
 - risk: points for each factor, see ``_RISK_POINTS``; 25, 50 and 75 begin the next class.
+- figures beyond 1e12 are told as 1e12: a context never blocks a gate.
 """
 
 from __future__ import annotations
 
 import calendar
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -25,7 +27,7 @@ import msgspec
 
 from billing.accounts.domain import month_of
 from enforcement.gate.inputs import KNOWN, PARTIAL, GateInput
-from valdrix.kernel.money import EXACT, MONTHLY_PLACES, ZERO, round_amount
+from valdrix.kernel.money import EXACT, MAGNITUDE_LIMIT, MONTHLY_PLACES, ZERO, round_amount
 
 CONTEXT_VERSION: Final = "1"
 
@@ -103,17 +105,14 @@ def build_context(
         store failed: the context then is zeros and says ``unavailable``; it never blocks a gate.
     :param stale_after_days: the policy's limit for the age of the newest row.
     """
-    today = now.date()
+    today = now.astimezone(UTC).date()
     month_start = month_of(now)
     total_days = calendar.monthrange(today.year, today.month)[1]
     known_days = [day for day in days or () if day.date <= today]
     this_month = [day for day in known_days if day.date >= month_start]
     mtd = sum((day.amount_usd for day in this_month), ZERO)
-    burn = ZERO
-    if this_month:
-        mean = EXACT.divide(mtd, Decimal(len(this_month)))
-        burn = round_amount(mean, places=MONTHLY_PLACES)
-    forecast = round_amount(burn * total_days, places=MONTHLY_PLACES)
+    burn = _figure(EXACT.divide(mtd, Decimal(len(this_month)))) if this_month else ZERO
+    forecast = _figure(burn * total_days)
     kind, delta, percent = _anomaly(known_days)
     factors = _risk_factors(
         gate_input,
@@ -133,7 +132,7 @@ def build_context(
         observed_cost_days=len(this_month),
         latest_cost_date=known_days[-1].date if known_days else None,
         data_source_mode=_data_source_mode(days, known_days),
-        mtd_spend_usd=mtd,
+        mtd_spend_usd=_figure(mtd),
         burn_rate_daily_usd=burn,
         forecast_eom_usd=forecast,
         anomaly_kind=kind,
@@ -163,13 +162,21 @@ def _anomaly(days: Sequence[DayCost]) -> tuple[str, Decimal, Decimal]:
         return quiet
     total = sum((day.amount_usd for day in before), ZERO)
     baseline = EXACT.divide(total, Decimal(len(before)))
-    delta = round_amount(newest.amount_usd - baseline, places=MONTHLY_PLACES)
+    delta = _figure(EXACT.subtract(newest.amount_usd, baseline))
     if baseline <= 0:
-        return quiet
-    percent = EXACT.quantize(EXACT.divide(delta * 100, baseline), Decimal("0.01"))
+        is_spike = min(delta, newest.amount_usd) >= _ANOMALY_MINIMUM_USD
+        return ("spike" if is_spike else "none"), delta, Decimal("0.00")
+    # Adding zero drops the sign of a negative zero.
+    percent = EXACT.quantize(EXACT.divide(delta * 100, baseline), Decimal("0.01")) + 0
     if abs(percent) < _ANOMALY_PERCENT or abs(delta) < _ANOMALY_MINIMUM_USD:
         return "none", delta, percent
     return ("spike" if delta > 0 else "drop"), delta, percent
+
+
+def _figure(value: Decimal) -> Decimal:
+    """Return a figure as its column holds it: 4 decimals, at most 1e12 in magnitude."""
+    bounded = max(-MAGNITUDE_LIMIT, min(MAGNITUDE_LIMIT, value))
+    return round_amount(bounded, places=MONTHLY_PLACES)
 
 
 def _risk_factors(
@@ -186,9 +193,7 @@ def _risk_factors(
         "production_environment": gate_input.environment == "prod",
         "large_increase": _LARGE_INCREASE_USD <= amount < _VERY_LARGE_INCREASE_USD,
         "very_large_increase": amount >= _VERY_LARGE_INCREASE_USD,
-        "large_share_of_forecast": (
-            forecast > 0 and amount >= forecast * _LARGE_SHARE_OF_FORECAST
-        ),
+        "large_share_of_forecast": (forecast > 0 and amount >= forecast * _LARGE_SHARE_OF_FORECAST),
         "cost_spike": anomaly_kind == "spike",
         "cost_unknown": state not in {KNOWN, PARTIAL},
         "cost_partial": state == PARTIAL,

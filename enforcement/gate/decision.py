@@ -45,12 +45,14 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar covered_usd: how much of this change needs no new reservation.
     :ivar family_held_usd: what the family holds before this decision adds to it.
+    :ivar awaits_approval: a decision that holds a part of it still waits for its approval.
     """
 
     charge_id: str
     family_id: str
     covered_usd: Decimal
     family_held_usd: Decimal
+    awaits_approval: bool = False
 
 
 class GateContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,11 +130,12 @@ def decide(context: GateContext, policy: Policy) -> Outcome:
             waterfall=fall,
             evaluated_at=context.evaluated_at,
             parent_is_applicable=context.parent_is_applicable,
+            shared_awaits_approval=_leans_on_pending(context),
         )
     )
     strict = _verdict(findings, HARD if is_shadow else mode, fall)
     decision = ALLOW if is_shadow else strict
-    is_holding = strict != DENY and not (strict == REQUIRE_APPROVAL and fall.uncovered_usd > 0)
+    is_holding = _is_holding(strict, fall)
     holds = _holds(fall, context) if is_holding else ()
     is_real = is_holding and not is_shadow
     shared = context.sharing if is_real else None
@@ -182,8 +185,29 @@ def _verdict(findings: tuple[Finding, ...], mode: str, fall: Waterfall) -> str:
         return DENY if mode == HARD else REQUIRE_APPROVAL
     if rules.NEEDS_APPROVAL in effects:
         return REQUIRE_APPROVAL
-    credits = fall.reserved_credit_usd + fall.emergency_credit_usd
-    return ALLOW_WITH_CREDITS if credits > 0 else ALLOW
+    from_credits = fall.reserved_credit_usd + fall.emergency_credit_usd
+    return ALLOW_WITH_CREDITS if from_credits > 0 else ALLOW
+
+
+def _leans_on_pending(context: GateContext) -> bool:
+    """Tell whether a part of the amount is covered by what nobody has approved yet."""
+    sharing = context.sharing
+    return (
+        sharing is not None
+        and sharing.awaits_approval
+        and min(sharing.covered_usd, context.gate_input.amount_usd) > 0
+    )
+
+
+def _is_holding(strict: str, fall: Waterfall) -> bool:
+    """Tell whether a verdict holds: what goes ahead does, what waits only as a whole.
+
+    While it waits, nothing may stand above the plan's ceiling either: with approvals pending,
+    reservations never exceed a headroom (SPEC 3.10).
+    """
+    if strict == REQUIRE_APPROVAL:
+        return fall.uncovered_usd == 0 and not fall.is_limited(waterfall.PLAN_LIMIT)
+    return strict != DENY
 
 
 def _holds(fall: Waterfall, context: GateContext) -> tuple[Hold, ...]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import uuid
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
 
 from billing.accounts.domain import month_of
 from billing.accounts.locking import AccountScope, find_accounts, lock_accounts
-from billing.reservations.domain import HeldLine, HoldOrder
+from billing.reservations.domain import Change, HeldLine, HoldOrder
 from billing.reservations.operations import hold
 from enforcement.gate import failsafe
 from enforcement.gate.ask import Ask, OutOfTime, TimeBudget, Timer
@@ -80,6 +80,29 @@ def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
     return _fail_safe(ask, reason, budget, timer)
 
 
+class _Question(msgspec.Struct, frozen=True):
+    """One question as it is worked on: as asked, under which policy, and normalised."""
+
+    ask: Ask
+    governing: GoverningPolicy
+    gate_input: GateInput
+
+    @property
+    def change(self) -> Change:
+        """Return what is being changed, as charges know it."""
+        return build_change(self.ask.tenant_id, self.gate_input, self.governing)
+
+    @property
+    def scope(self) -> AccountScope:
+        """Return which accounts the question touches."""
+        return AccountScope(
+            tenant_id=self.ask.tenant_id,
+            project_id=self.gate_input.project_id,
+            environment=self.gate_input.environment,
+            team=self.gate_input.team,
+        )
+
+
 def _evaluate_once(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
     if ask.request.dry_run:
         with reading(ask.tenant_id, limits=budget.limits()):
@@ -89,19 +112,17 @@ def _evaluate_once(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]
 
 
 def _decide_and_record(ask: Ask, timer: Timer) -> dict[str, Any]:
-    governing = _read_policy(ask)
-    gate_input = _read_input(ask, governing)
-    stored = _claim(ask, gate_input)
+    question = _read_question(ask)
+    stored = _claim(question)
     if stored is not None:
         return mark_replayed(stored)
-    change = build_change(ask.tenant_id, gate_input, governing)
-    sharers = lock_sharers(change, gate_input.parent_decision_id)
-    account_ids = lock_accounts(_scope(ask, gate_input), now=ask.clock())
+    sharers = lock_sharers(question.change, question.gate_input.parent_decision_id)
+    account_ids = lock_accounts(question.scope, now=ask.clock())
     timer.check()
-    context = _read_context(ask, gate_input, governing, sharers, account_ids)
-    outcome = decide(context, governing.policy)
+    context = _read_context(question, sharers, account_ids)
+    outcome = decide(context, question.governing.policy)
     if outcome.is_holding:
-        hold(order=_hold_order(ask, context, outcome, sharers, governing))
+        hold(order=_hold_order(question, context, outcome, sharers))
     approval = _open_approval(ask, context, outcome)
     timer.check()
     record = _build_record(ask, context, outcome, timer)
@@ -112,7 +133,7 @@ def _decide_and_record(ask: Ask, timer: Timer) -> dict[str, Any]:
         ask=ask,
         made=Made(
             record=record,
-            governing=governing,
+            governing=question.governing,
             context_json=encode(context),
             response_json=encode_response(response),
             approval=approval,
@@ -124,13 +145,11 @@ def _decide_and_record(ask: Ask, timer: Timer) -> dict[str, Any]:
 
 def _rehearse(ask: Ask, timer: Timer) -> dict[str, Any]:
     """Decide a dry run: the same reads without a lock, no key, and nothing written."""
-    governing = _read_policy(ask)
-    gate_input = _read_input(ask, governing)
-    change = build_change(ask.tenant_id, gate_input, governing)
-    sharers = find_sharers(change, gate_input.parent_decision_id)
-    account_ids = find_accounts(_scope(ask, gate_input), now=ask.clock())
-    context = _read_context(ask, gate_input, governing, sharers, account_ids)
-    outcome = decide(context, governing.policy)
+    question = _read_question(ask)
+    sharers = find_sharers(question.change, question.gate_input.parent_decision_id)
+    account_ids = find_accounts(question.scope, now=ask.clock())
+    context = _read_context(question, sharers, account_ids)
+    outcome = decide(context, question.governing.policy)
     return build_response(_build_record(ask, context, outcome, timer))
 
 
@@ -140,20 +159,20 @@ def _read_policy(ask: Ask) -> GoverningPolicy:
     return governing
 
 
-def _read_input(ask: Ask, governing: GoverningPolicy) -> GateInput:
-    request = ask.request
-    environment = governing.policy.classify_environment(request.environment)
-    gate_input = normalise(request, environment=environment)
-    expected = request.expected_request_fingerprint
+def _read_question(ask: Ask) -> _Question:
+    governing = _read_policy(ask)
+    environment = governing.policy.classify_environment(ask.request.environment)
+    gate_input = normalise(ask.request, environment=environment)
+    expected = ask.request.expected_request_fingerprint
     if expected is not None and expected != gate_input.request_fingerprint:
         raise RequestFingerprintMismatch(
             "The request's fingerprint is not the expected one; nothing was evaluated."
         )
-    return gate_input
+    return _Question(ask, governing, gate_input)
 
 
-def _claim(ask: Ask, gate_input: GateInput) -> str | None:
-    request = ask.request
+def _claim(question: _Question) -> str | None:
+    ask, request = question.ask, question.ask.request
     if request.idempotency_key is None:
         return None
     return claim_key(
@@ -163,32 +182,21 @@ def _claim(ask: Ask, gate_input: GateInput) -> str | None:
             stored_key=stored_key(
                 namespace=request.idempotency_namespace, key=request.idempotency_key
             ),
-            request_fingerprint=gate_input.request_fingerprint,
+            request_fingerprint=question.gate_input.request_fingerprint,
             decision_id=ask.decision_id,
             claimed_at=ask.clock(),
         )
     )
 
 
-def _scope(ask: Ask, gate_input: GateInput) -> AccountScope:
-    return AccountScope(
-        tenant_id=ask.tenant_id,
-        project_id=gate_input.project_id,
-        environment=gate_input.environment,
-        team=gate_input.team,
-    )
-
-
 def _read_context(
-    ask: Ask,
-    gate_input: GateInput,
-    governing: GoverningPolicy,
-    sharers: Sharers,
-    account_ids: list[uuid.UUID],
+    question: _Question, sharers: Sharers, account_ids: list[uuid.UUID]
 ) -> GateContext:
-    now: datetime = ask.clock()
+    """Read what the decision depends on, by a clock that is read after the locks."""
+    gate_input, governing = question.gate_input, question.governing
+    now = question.ask.clock()
     snapshot = read_snapshot(
-        tenant_id=ask.tenant_id,
+        tenant_id=question.ask.tenant_id,
         gate_input=gate_input,
         account_ids=account_ids,
         policy=governing.policy,
@@ -211,9 +219,9 @@ def _read_context(
 
 
 def _hold_order(
-    ask: Ask, context: GateContext, outcome: Outcome, sharers: Sharers, governing: GoverningPolicy
+    question: _Question, context: GateContext, outcome: Outcome, sharers: Sharers
 ) -> HoldOrder:
-    now = context.evaluated_at
+    ask, now = question.ask, context.evaluated_at
     taken = sharers.taken_usd(context.gate_input.amount_usd)
     return HoldOrder(
         decision_id=ask.decision_id,
@@ -229,7 +237,7 @@ def _hold_order(
         ),
         month=month_of(now),
         reserved_at=now,
-        due_at=now + timedelta(hours=governing.policy.reservations.sla_hours),
+        due_at=now + timedelta(hours=question.governing.policy.reservations.sla_hours),
     )
 
 

@@ -35,6 +35,8 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
         "The enterprise ceiling would be passed",
         "No approval can lift this cap; make the change smaller or wait for next month.",
     ),
+    waterfall.NO_CEILING_CONFIGURED: ("No such ceiling is set", "Nothing to do."),
+    waterfall.NOTHING_TO_COVER: ("Nothing was left to cover", "Nothing to do."),
     waterfall.NO_BUDGET_CONFIGURED: (
         "No budget matches",
         "Check the project, environment and team, or ask an admin to create a budget.",
@@ -49,7 +51,7 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
     ),
     rules.DENY_THRESHOLD_REACHED: (
         "The change is above the hard limit",
-        "Split or shrink the change; the policy refuses this amount outright.",
+        "Make the change smaller; the policy refuses this amount outright.",
     ),
     rules.APPROVAL_THRESHOLD_REACHED: (
         "The change is large enough to need approval",
@@ -84,10 +86,14 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
         "The named decision has nothing to share",
         "Name an active decision of the same project and environment, or none.",
     ),
+    rules.SHARED_AWAITS_APPROVAL: (
+        "An earlier decision about it awaits approval",
+        "Wait for the reviewer of the earlier decision.",
+    ),
     gate.WITHIN_BUDGET: ("The budget covers it", "Nothing to do."),
     gate.NO_INCREASE: ("The change adds no cost", "Nothing to do."),
     gate.RESERVATION_SHARED: (
-        "An earlier decision already holds it",
+        "An earlier decision's reservation is shared",
         "Nothing to do; the change is charged once.",
     ),
     gate.COVERED_BY_RESERVED: ("Reserved credits cover the rest", "Nothing to do."),

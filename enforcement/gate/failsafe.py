@@ -14,7 +14,6 @@ import msgspec
 from enforcement.gate.decision import Outcome
 from valdrix.kernel.money import ZERO
 
-
 TIMEOUT: Final = "gate_timeout"
 EVALUATION_ERROR: Final = "gate_evaluation_error"
 LOCK_CONTENDED: Final = "gate_lock_contended"
@@ -25,7 +24,8 @@ DECISION_BY_MODE: Final = {"shadow": "ALLOW", "soft": "REQUIRE_APPROVAL", "hard"
 
 _REASON_BY_SQLSTATE: Final = {
     "55P03": LOCK_TIMEOUT,
-    "40P01": LOCK_TIMEOUT,
+    "40P01": LOCK_CONTENDED,
+    "40001": LOCK_CONTENDED,
     "57014": TIMEOUT,
     "25P03": TIMEOUT,
     "25P04": TIMEOUT,
@@ -51,8 +51,6 @@ def reason_for_sqlstate(sqlstate: str | None) -> str:
 def decide_safely(safe_mode: SafeMode) -> str:
     """Return the decision of a mode that cannot evaluate."""
     return DECISION_BY_MODE[safe_mode.mode]
-
-
 
 
 def build_outcome(reason: str, safe_mode: SafeMode) -> Outcome:

@@ -73,6 +73,7 @@ def build_cost(*, monthly: Decimal | None, hourly: Decimal | None) -> Cost:
     """Return the cost that a caller's two deltas name, the missing one derived at 730 hours.
 
     :raises DeltaMismatch: when both are given and do not agree within rounding.
+    :raises AmountError: when the monthly amount of an hourly one is above 1e12 in magnitude.
     """
     if monthly is None and hourly is None:
         return UNESTIMATED

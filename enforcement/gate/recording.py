@@ -10,7 +10,7 @@ import msgspec
 from enforcement.decisions import operations as decisions
 from enforcement.decisions.operations import DecisionRecord
 from enforcement.gate.ask import Ask
-from enforcement.gate.decision import ENGINE_VERSION, Outcome, encode, outcome_sha256
+from enforcement.gate.decision import ENGINE_VERSION, encode, outcome_sha256
 from enforcement.gate.response import Record
 from enforcement.ledger import domain as ledger
 from enforcement.ledger.domain import EntryFacts

@@ -42,6 +42,7 @@ RULE_TAGGED: Final = "policy_rule_tagged"
 RULE_FAILED: Final = "policy_rule_failed"
 EMERGENCY_NEEDS_APPROVAL: Final = "emergency_credits_require_approval"
 PARENT_NOT_APPLICABLE: Final = "parent_decision_not_applicable"
+SHARED_AWAITS_APPROVAL: Final = "shared_reservation_awaits_approval"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +60,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rules look at."""
+    """What the rules look at.
+
+    :ivar shared_awaits_approval: the change shares a reservation that nobody has approved yet.
+    """
 
     gate_input: GateInput
     policy: Policy
@@ -67,6 +71,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     waterfall: Waterfall
     evaluated_at: datetime
     parent_is_applicable: bool
+    shared_awaits_approval: bool = False
 
 
 Rule = Callable[[Facts], Iterator[Finding]]
@@ -79,7 +84,7 @@ def find_all(facts: Facts) -> tuple[Finding, ...]:
 
 
 def _cost_state(facts: Facts) -> Iterator[Finding]:
-    """Policy says what an unknown or partial cost means; unknown is never zero."""
+    """Ask the policy what an unknown or partial cost means; unknown is never zero."""
     cost = facts.gate_input.cost
     if cost.state == KNOWN:
         return
@@ -92,7 +97,7 @@ def _cost_state(facts: Facts) -> Iterator[Finding]:
 
 
 def _thresholds(facts: Facts) -> Iterator[Finding]:
-    """An increase at or above a threshold needs approval, or is refused."""
+    """Find the threshold that an increase reaches: it needs approval, or is refused."""
     delta = facts.gate_input.cost.monthly_delta_usd
     if delta is None:
         return
@@ -122,7 +127,10 @@ _RULE_FINDINGS: Final = {
 
 
 def _custom_rules(facts: Facts) -> Iterator[Finding]:
-    """The tenant's own rules in CEL; one that fails counts as matched: the strict side."""
+    """Evaluate the tenant's own rules; one that fails counts as matched: the strict side.
+
+    A tag says something about a change that holds: one that fails is not set, and warned of.
+    """
     if not facts.policy.rules:
         return
     documents = build_facts(
@@ -140,10 +148,11 @@ def _custom_rules(facts: Facts) -> Iterator[Finding]:
         verdict = evaluate(compile_expression(rule.when), documents)
         code, effect = _RULE_FINDINGS[rule.effect]
         if verdict.error is not None:
+            meaning = "its tag is not set" if effect == TAGS else "counts as matched"
             yield Finding(
                 code=RULE_FAILED,
                 effect=effect if effect != TAGS else WARNS,
-                detail=f"Rule {rule.id} could not be evaluated and counts as matched.",
+                detail=f"Rule {rule.id} could not be evaluated and {meaning}.",
                 reference=rule.id,
             )
         elif verdict.matched:
@@ -151,7 +160,7 @@ def _custom_rules(facts: Facts) -> Iterator[Finding]:
 
 
 def _freezes(facts: Facts) -> Iterator[Finding]:
-    """In a freeze window nothing new is let through."""
+    """Find the freeze windows in force, in which nothing new is let through."""
     for freeze in facts.policy.active_freezes(
         environment=facts.gate_input.environment, at=facts.evaluated_at
     ):
@@ -164,7 +173,7 @@ def _freezes(facts: Facts) -> Iterator[Finding]:
 
 
 def _parent(facts: Facts) -> Iterator[Finding]:
-    """A named earlier decision shares its reservation, or the caller is told that it does not."""
+    """Tell the caller when the named earlier decision has nothing to share."""
     if facts.gate_input.parent_decision_id is not None and not facts.parent_is_applicable:
         yield Finding(
             code=PARENT_NOT_APPLICABLE,
@@ -173,12 +182,28 @@ def _parent(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _shared_approval(facts: Facts) -> Iterator[Finding]:
+    """Refuse to lean on what still waits for its approval: asking again is no way around."""
+    if facts.shared_awaits_approval:
+        yield Finding(
+            code=SHARED_AWAITS_APPROVAL,
+            effect=NEEDS_APPROVAL,
+            detail="The reservation that this change shares has not been approved yet.",
+        )
+
+
 def _no_budget(facts: Facts) -> Iterator[Finding]:
-    """A project without a budget is what policy says it is: inventing one is no way around."""
+    """Ask the policy what no budget means: inventing a project is no way around.
+
+    What is known to add nothing needs no budget. The whole amount counts, not the increase over
+    what is shared: a second question about the same change meets the same answer.
+    """
     stage = facts.waterfall.stages[1]
     if stage.reason_code != waterfall.NO_BUDGET_CONFIGURED:
         return
     verb = facts.policy.no_budget.of(facts.gate_input.environment)
+    if facts.gate_input.cost.state == KNOWN and facts.gate_input.amount_usd == 0:
+        verb = "allow"
     yield Finding(
         code=waterfall.NO_BUDGET_CONFIGURED,
         effect={"allow": INFORMS, "deny": DENIES}.get(verb, NEEDS_APPROVAL),
@@ -188,7 +213,7 @@ def _no_budget(facts: Facts) -> Iterator[Finding]:
 
 
 def _entitlement(facts: Facts) -> Iterator[Finding]:
-    """What the waterfall limits is a breach, unless a later stage covered what was missing."""
+    """Call what the waterfall limits a breach, unless a later stage covered what was missing."""
     is_covered = facts.waterfall.uncovered_usd == 0
     for stage in facts.waterfall.stages:
         if stage.status != waterfall.LIMITED:
@@ -208,7 +233,7 @@ def _entitlement(facts: Facts) -> Iterator[Finding]:
 
 
 def _emergency_credits(facts: Facts) -> Iterator[Finding]:
-    """Emergency credits burn at once or by approval, as policy says for the environment."""
+    """Ask the policy whether emergency credits burn at once or by approval."""
     use = facts.policy.emergency_credits.of(facts.gate_input.environment)
     if facts.waterfall.emergency_credit_usd > 0 and use != "automatic":
         yield Finding(
@@ -225,6 +250,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _custom_rules,
     _freezes,
     _parent,
+    _shared_approval,
     _no_budget,
     _entitlement,
     _emergency_credits,
@@ -284,8 +310,6 @@ def _input_document(gate_input: GateInput) -> dict[str, object]:
         "stage": gate_input.stage,
         "dry_run": gate_input.dry_run,
     }
-
-
 
 
 def _date_text(computed: ComputedContext) -> str | None:

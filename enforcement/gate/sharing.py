@@ -48,9 +48,7 @@ class Sharers:
         return min(max(ZERO, amount - held), parent.unspent_usd)
 
 
-def build_change(
-    tenant_id: uuid.UUID, gate_input: GateInput, governing: GoverningPolicy
-) -> Change:
+def build_change(tenant_id: uuid.UUID, gate_input: GateInput, governing: GoverningPolicy) -> Change:
     """Return what is being changed, as charges know it."""
     mode = governing.mode(gate_input.source, gate_input.environment).mode
     return Change(

@@ -121,16 +121,16 @@ def run_waterfall(
     """
     exposed = accounts.exposure.used_usd(with_shadow=with_shadow)
     plan = _ceiling(PLAN_LIMIT, accounts.plan_ceiling_usd, exposed, requested_usd)
-    allocation = _allocation(accounts.budgets, requested_usd, with_shadow)
+    allocation = _allocation(accounts.budgets, requested_usd, with_shadow=with_shadow)
     # Without a budget there is nothing that credits could stand in for.
     uncovered = requested_usd - allocation.consumed_usd if accounts.budgets else ZERO
-    reserved, reserved_holds = _credits(
-        accounts.grants, RESERVED_POOL, uncovered, now, with_shadow
-    )
+    rooms = [
+        (grant, grant.headroom_usd(now=now, with_shadow=with_shadow))
+        for grant in sorted(accounts.grants, key=GrantState.burn_key)
+    ]
+    reserved, reserved_holds = _credits(rooms, RESERVED_POOL, uncovered)
     left = uncovered - reserved.consumed_usd
-    emergency, emergency_holds = _credits(
-        accounts.grants, EMERGENCY_POOL, left, now, with_shadow
-    )
+    emergency, emergency_holds = _credits(rooms, EMERGENCY_POOL, left)
     enterprise = _ceiling(
         ENTERPRISE_CEILING, accounts.enterprise_ceiling_usd, exposed, requested_usd
     )
@@ -161,43 +161,60 @@ def _ceiling(name: str, limit: Decimal | None, used: Decimal, requested: Decimal
     """Return a stage that compares the tenant's exposure, this change included, with a cap."""
     if limit is None:
         return Stage(
-            stage=name, limit_usd=None, used_usd=used, headroom_usd=None,
-            requested_usd=requested, consumed_usd=ZERO, status=SKIPPED,
+            stage=name,
+            limit_usd=None,
+            used_usd=used,
+            headroom_usd=None,
+            requested_usd=requested,
+            consumed_usd=ZERO,
+            status=SKIPPED,
             reason_code=NO_CEILING_CONFIGURED,
         )
     headroom = max(ZERO, limit - used)
     fits = requested <= headroom
     return Stage(
-        stage=name, limit_usd=limit, used_usd=used, headroom_usd=headroom,
-        requested_usd=requested, consumed_usd=min(requested, headroom),
-        status=PASS if fits else LIMITED, reason_code=None if fits else _CEILING_CODES[name],
+        stage=name,
+        limit_usd=limit,
+        used_usd=used,
+        headroom_usd=headroom,
+        requested_usd=requested,
+        consumed_usd=min(requested, headroom),
+        status=PASS if fits else LIMITED,
+        reason_code=None if fits else _CEILING_CODES[name],
     )
 
 
-def _allocation(
-    budgets: Sequence[BudgetState], requested: Decimal, with_shadow: bool
-) -> Stage:
+def _allocation(budgets: Sequence[BudgetState], requested: Decimal, *, with_shadow: bool) -> Stage:
     """Return the budgets' stage: every matching one is charged, the smallest headroom limits.
 
     Without a budget the stage is skipped: what that means is the policy's to say.
     """
     if not budgets:
         return Stage(
-            stage=PROJECT_ALLOCATION, limit_usd=None, used_usd=ZERO, headroom_usd=None,
-            requested_usd=requested, consumed_usd=ZERO, status=SKIPPED,
+            stage=PROJECT_ALLOCATION,
+            limit_usd=None,
+            used_usd=ZERO,
+            headroom_usd=None,
+            requested_usd=requested,
+            consumed_usd=ZERO,
+            status=SKIPPED,
             reason_code=NO_BUDGET_CONFIGURED,
         )
     tightest = min(
-        budgets, key=lambda budget: (budget.headroom_usd(with_shadow=with_shadow),
-                                     budget.account_id)
+        budgets,
+        key=lambda budget: (budget.headroom_usd(with_shadow=with_shadow), budget.account_id),
     )
     headroom = tightest.headroom_usd(with_shadow=with_shadow)
     fits = requested <= headroom
     return Stage(
-        stage=PROJECT_ALLOCATION, limit_usd=tightest.limit_usd,
-        used_usd=tightest.used_usd(with_shadow=with_shadow), headroom_usd=headroom,
-        requested_usd=requested, consumed_usd=min(requested, headroom),
-        status=PASS if fits else LIMITED, reason_code=None if fits else PROJECT_BUDGET_EXCEEDED,
+        stage=PROJECT_ALLOCATION,
+        limit_usd=tightest.limit_usd,
+        used_usd=tightest.used_usd(with_shadow=with_shadow),
+        headroom_usd=headroom,
+        requested_usd=requested,
+        consumed_usd=min(requested, headroom),
+        status=PASS if fits else LIMITED,
+        reason_code=None if fits else PROJECT_BUDGET_EXCEEDED,
     )
 
 
@@ -208,12 +225,14 @@ _POOLS: Final = {
 
 
 def _credits(
-    grants: Sequence[GrantState], pool: str, requested: Decimal, now: datetime, with_shadow: bool
+    rooms: Sequence[tuple[GrantState, Decimal]], pool: str, requested: Decimal
 ) -> tuple[Stage, list[Hold]]:
-    """Return a credit pool's stage and its holds, burnt in the order of ``GrantState.burn_key``."""
+    """Return a credit pool's stage and its holds.
+
+    :param rooms: grants of all pools in burn order, each with its headroom.
+    """
     name, kind, exhausted = _POOLS[pool]
-    ordered = sorted((g for g in grants if g.pool == pool), key=GrantState.burn_key)
-    rooms = [(grant, grant.headroom_usd(now=now, with_shadow=with_shadow)) for grant in ordered]
+    rooms = [(grant, room) for grant, room in rooms if grant.pool == pool]
     headroom = sum((room for _, room in rooms), ZERO)
     holds: list[Hold] = []
     left = requested
@@ -228,7 +247,13 @@ def _credits(
     elif left > 0:
         status, reason = LIMITED, exhausted
     stage = Stage(
-        stage=name, limit_usd=headroom, used_usd=ZERO, headroom_usd=headroom,
-        requested_usd=requested, consumed_usd=requested - left, status=status, reason_code=reason,
+        stage=name,
+        limit_usd=headroom,
+        used_usd=ZERO,
+        headroom_usd=headroom,
+        requested_usd=requested,
+        consumed_usd=requested - left,
+        status=status,
+        reason_code=reason,
     )
     return stage, holds

@@ -148,9 +148,7 @@ class ChainVerifier:
         self._tenant_id = str(tenant_id)
         self.head = Head(0, GENESIS_HASH)
 
-    def check(
-        self, entry: ChainedEntry, columns: Mapping[str, Any] | None = None
-    ) -> Fault | None:
+    def check(self, entry: ChainedEntry, columns: Mapping[str, Any] | None = None) -> Fault | None:
         """Return what is wrong with the next entry, or None and move on to it.
 
         :param columns: the row's own columns, compared with the canonical entry when given.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
@@ -43,25 +44,27 @@ def stream_entries(tenant_id: uuid.UUID) -> Iterator[tuple[ChainedEntry, dict[st
         )
 
 
-def find_entries(
-    tenant_id: uuid.UUID,
-    *,
-    decision_id: uuid.UUID | None = None,
-    project_id: str | None = None,
-    after_sequence: int | None = None,
-    newest_first: bool = True,
-    limit: int,
-) -> list[LedgerEntry]:
-    """Return up to ``limit`` entries in sequence order, newest first unless told otherwise.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryFilter:
+    """Which entries a reader asks for.
 
-    :param after_sequence: the place after which, in that order, the entries start.
+    :ivar after_sequence: the place after which, in the order asked for, the entries start.
     """
+
+    decision_id: uuid.UUID | None = None
+    project_id: str | None = None
+    after_sequence: int | None = None
+    newest_first: bool = True
+
+
+def find_entries(tenant_id: uuid.UUID, wanted: EntryFilter, *, limit: int) -> list[LedgerEntry]:
+    """Return up to ``limit`` entries in sequence order, newest first unless told otherwise."""
     rows = LedgerEntry.objects.filter(tenant_id=tenant_id)
-    if decision_id is not None:
-        rows = rows.filter(decision_id=decision_id)
-    if project_id is not None:
-        rows = rows.filter(project_id=project_id)
-    if after_sequence is not None:
-        bound = "sequence__lt" if newest_first else "sequence__gt"
-        rows = rows.filter(**{bound: after_sequence})
-    return list(rows.order_by("-sequence" if newest_first else "sequence")[:limit])
+    if wanted.decision_id is not None:
+        rows = rows.filter(decision_id=wanted.decision_id)
+    if wanted.project_id is not None:
+        rows = rows.filter(project_id=wanted.project_id)
+    if wanted.after_sequence is not None:
+        bound = "sequence__lt" if wanted.newest_first else "sequence__gt"
+        rows = rows.filter(**{bound: wanted.after_sequence})
+    return list(rows.order_by("-sequence" if wanted.newest_first else "sequence")[:limit])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from typing import Any
 
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -31,7 +30,7 @@ from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import NotFound
 
 _TAGS = ["identity"]
-_MOST_PROJECTS = 100
+_MOST_ITEMS = 100
 _BIGGEST_PERSON_ID = 2**63 - 1
 PAGE_PARAMETERS = [OpenApiParameter("limit", int), OpenApiParameter("cursor", str)]
 
@@ -159,17 +158,20 @@ def read_id_cursor(request: Request) -> uuid.UUID | None:
 
 def _read_terms(request: Request) -> operations.KeyTerms:
     fields = Fields(request.data)
-    terms: dict[str, Any] = {
-        "name": fields.text("name", required=True),
-        "role": fields.choice("role", ROLES, required=True),
-        "scopes": _read_texts(fields, "scopes") or [],
-        "projects": _read_texts(fields, "projects"),
-        "expires_at": fields.time("expires_at"),
-    }
+    name = fields.text("name", required=True)
+    role = fields.choice("role", ROLES, required=True)
     person_id = fields.integer("person_id", minimum=1, maximum=_BIGGEST_PERSON_ID)
-    terms["person_id"] = person_id or principal_of(request).person_id
+    scopes, projects = _read_texts(fields, "scopes"), _read_texts(fields, "projects")
+    expires_at = fields.time("expires_at")
     fields.finish()
-    return operations.KeyTerms(**terms)  # type: ignore[typeddict-item] - finish() has checked it
+    return operations.KeyTerms(
+        name=str(name),
+        role=str(role),
+        person_id=person_id or principal_of(request).person_id,
+        scopes=scopes or (),
+        projects=projects,
+        expires_at=expires_at,
+    )
 
 
 def _read_texts(fields: Fields, name: str) -> list[str] | None:
@@ -178,8 +180,8 @@ def _read_texts(fields: Fields, name: str) -> list[str] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         fields.refuse(name, "must be a list of strings", code="invalid_type")
-    elif len(value) > _MOST_PROJECTS:
-        fields.refuse(name, f"must have at most {_MOST_PROJECTS} items", code="too_long")
+    elif len(value) > _MOST_ITEMS:
+        fields.refuse(name, f"must have at most {_MOST_ITEMS} items", code="too_long")
     else:
         return value
     return None

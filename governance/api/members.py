@@ -101,9 +101,7 @@ class MemberView(APIView):
     def delete(self, request: Request, person_id: int) -> Response:
         """End a membership; the keys that the person answers for stop with it."""
         refuse_unknown_query(request)
-        operations.remove_member(
-            actor=actor_of(request, now=timezone.now()), person_id=person_id
-        )
+        operations.remove_member(actor=actor_of(request, now=timezone.now()), person_id=person_id)
         return Response(status=204)
 
 

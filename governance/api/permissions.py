@@ -35,9 +35,7 @@ def require_project(principal: Principal, project_id: str) -> None:
     :raises NotAllowed: with the code ``project_not_allowed``.
     """
     if not principal.can_use_project(project_id):
-        raise NotAllowed(
-            "The credential is bound to other projects.", code="project_not_allowed"
-        )
+        raise NotAllowed("The credential is bound to other projects.", code="project_not_allowed")
 
 
 def require_whole_tenant(principal: Principal) -> None:

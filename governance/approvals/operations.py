@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from django.db import connection
 from psycopg.types.json import Jsonb
@@ -69,7 +70,7 @@ def open_approval(*, order: ApprovalOrder) -> OpenedApproval:
     """
     transaction_required()
     routing = order.routing
-    parameters = {
+    parameters: dict[str, Any] = {
         "id": order.approval_id,
         "tenant": order.tenant_id,
         "decision": order.decision_id,

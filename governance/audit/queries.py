@@ -44,7 +44,5 @@ def find_changes(
         rows = rows.filter(actor=wanted.actor)
     if after is not None:
         # The first condition alone lets the index find the place.
-        rows = rows.filter(at__lte=after.at).filter(
-            Q(at__lt=after.at) | Q(pk__lt=after.entry_id)
-        )
+        rows = rows.filter(at__lte=after.at).filter(Q(at__lt=after.at) | Q(pk__lt=after.entry_id))
     return list(rows.order_by("-at", "-pk")[:limit])

@@ -124,7 +124,9 @@ def build_key_text(random_bytes: bytes) -> ApiKeyText:
         raise ValueError(f"a key takes {RANDOM_BYTES} random bytes")
     letters = "".join(_ALPHABET[byte % 62] for byte in random_bytes[:RANDOM_BYTES])
     lookup, secret = letters[:LOOKUP_LENGTH], letters[LOOKUP_LENGTH:]
-    return ApiKeyText(lookup=lookup, text=f"{KEY_PREFIX}{lookup}_{secret}{_checksum(lookup, secret)}")
+    return ApiKeyText(
+        lookup=lookup, text=f"{KEY_PREFIX}{lookup}_{secret}{_checksum(lookup, secret)}"
+    )
 
 
 def read_key_text(text: str) -> ApiKeyText | None:

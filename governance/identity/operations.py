@@ -207,9 +207,7 @@ def issue_api_key(
     return key, text.text
 
 
-def rotate_api_key(
-    *, actor: Actor, key_id: uuid.UUID, random_bytes: bytes
-) -> tuple[ApiKey, str]:
+def rotate_api_key(*, actor: Actor, key_id: uuid.UUID, random_bytes: bytes) -> tuple[ApiKey, str]:
     """Give an API key a new text; the old one stops at once.
 
     :param random_bytes: 44 bytes from a cryptographic source.
@@ -413,9 +411,7 @@ def _shown(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _audit_key(
-    actor: Actor, action: str, key: ApiKey, *, before: dict[str, Any] | None
-) -> None:
+def _audit_key(actor: Actor, action: str, key: ApiKey, *, before: dict[str, Any] | None) -> None:
     record_change(
         actor=actor,
         action=action,

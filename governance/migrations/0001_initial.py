@@ -10,179 +10,426 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('auth', '0012_alter_user_first_name_max_length'),
+        ("auth", "0012_alter_user_first_name_max_length"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='User',
+            name="User",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('password', models.CharField(max_length=128, verbose_name='password')),
-                ('last_login', models.DateTimeField(blank=True, null=True, verbose_name='last login')),
-                ('is_superuser', models.BooleanField(default=False, help_text='Designates that this user has all permissions without explicitly assigning them.', verbose_name='superuser status')),
-                ('username', models.CharField(error_messages={'unique': 'A user with that username already exists.'}, help_text='Required. 150 characters or fewer. Letters, digits and @/./+/-/_ only.', max_length=150, unique=True, validators=[django.contrib.auth.validators.UnicodeUsernameValidator()], verbose_name='username')),
-                ('first_name', models.CharField(blank=True, max_length=150, verbose_name='first name')),
-                ('last_name', models.CharField(blank=True, max_length=150, verbose_name='last name')),
-                ('email', models.EmailField(blank=True, max_length=254, verbose_name='email address')),
-                ('is_staff', models.BooleanField(default=False, help_text='Designates whether the user can log into this admin site.', verbose_name='staff status')),
-                ('is_active', models.BooleanField(default=True, help_text='Designates whether this user should be treated as active. Unselect this instead of deleting accounts.', verbose_name='active')),
-                ('date_joined', models.DateTimeField(default=django.utils.timezone.now, verbose_name='date joined')),
-                ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),
-                ('user_permissions', models.ManyToManyField(blank=True, help_text='Specific permissions for this user.', related_name='user_set', related_query_name='user', to='auth.permission', verbose_name='user permissions')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("password", models.CharField(max_length=128, verbose_name="password")),
+                (
+                    "last_login",
+                    models.DateTimeField(blank=True, null=True, verbose_name="last login"),
+                ),
+                (
+                    "is_superuser",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Designates that this user has all permissions without explicitly assigning them.",
+                        verbose_name="superuser status",
+                    ),
+                ),
+                (
+                    "username",
+                    models.CharField(
+                        error_messages={"unique": "A user with that username already exists."},
+                        help_text="Required. 150 characters or fewer. Letters, digits and @/./+/-/_ only.",
+                        max_length=150,
+                        unique=True,
+                        validators=[django.contrib.auth.validators.UnicodeUsernameValidator()],
+                        verbose_name="username",
+                    ),
+                ),
+                (
+                    "first_name",
+                    models.CharField(blank=True, max_length=150, verbose_name="first name"),
+                ),
+                (
+                    "last_name",
+                    models.CharField(blank=True, max_length=150, verbose_name="last name"),
+                ),
+                (
+                    "email",
+                    models.EmailField(blank=True, max_length=254, verbose_name="email address"),
+                ),
+                (
+                    "is_staff",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Designates whether the user can log into this admin site.",
+                        verbose_name="staff status",
+                    ),
+                ),
+                (
+                    "is_active",
+                    models.BooleanField(
+                        default=True,
+                        help_text="Designates whether this user should be treated as active. Unselect this instead of deleting accounts.",
+                        verbose_name="active",
+                    ),
+                ),
+                (
+                    "date_joined",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now, verbose_name="date joined"
+                    ),
+                ),
+                (
+                    "groups",
+                    models.ManyToManyField(
+                        blank=True,
+                        help_text="The groups this user belongs to. A user will get all permissions granted to each of their groups.",
+                        related_name="user_set",
+                        related_query_name="user",
+                        to="auth.group",
+                        verbose_name="groups",
+                    ),
+                ),
+                (
+                    "user_permissions",
+                    models.ManyToManyField(
+                        blank=True,
+                        help_text="Specific permissions for this user.",
+                        related_name="user_set",
+                        related_query_name="user",
+                        to="auth.permission",
+                        verbose_name="user permissions",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'governance_user',
+                "db_table": "governance_user",
             },
             managers=[
-                ('objects', django.contrib.auth.models.UserManager()),
+                ("objects", django.contrib.auth.models.UserManager()),
             ],
         ),
         migrations.CreateModel(
-            name='Approval',
+            name="Approval",
             fields=[
-                ('id', models.UUIDField(editable=False, primary_key=True, serialize=False)),
-                ('tenant_id', models.UUIDField()),
-                ('decision_id', models.UUIDField(unique=True)),
-                ('status', models.CharField(default='pending', max_length=10)),
-                ('source', models.CharField(max_length=20)),
-                ('project_id', models.CharField(max_length=200)),
-                ('environment', models.CharField(max_length=10)),
-                ('action', models.CharField(max_length=200)),
-                ('change_fingerprint', models.CharField(max_length=64)),
-                ('change_is_computed', models.BooleanField()),
-                ('monthly_delta_usd', models.DecimalField(decimal_places=4, max_digits=17, null=True)),
-                ('hourly_delta_usd', models.DecimalField(decimal_places=6, max_digits=19, null=True)),
-                ('requested_by', models.CharField(help_text='Principal id.', max_length=60)),
-                ('requester_person_id', models.BigIntegerField()),
-                ('routing_rule_id', models.CharField(max_length=200, null=True)),
-                ('routing_trace', models.JSONField(default=list)),
-                ('required', models.PositiveSmallIntegerField()),
-                ('reviewer_roles', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=10), size=None)),
-                ('reviewer_groups_all', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), default=list, size=None)),
-                ('separate_requester', models.BooleanField()),
-                ('requested_at', models.DateTimeField()),
-                ('expires_at', models.DateTimeField()),
-                ('closed_at', models.DateTimeField(null=True)),
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("tenant_id", models.UUIDField()),
+                ("decision_id", models.UUIDField(unique=True)),
+                ("status", models.CharField(default="pending", max_length=10)),
+                ("source", models.CharField(max_length=20)),
+                ("project_id", models.CharField(max_length=200)),
+                ("environment", models.CharField(max_length=10)),
+                ("action", models.CharField(max_length=200)),
+                ("change_fingerprint", models.CharField(max_length=64)),
+                ("change_is_computed", models.BooleanField()),
+                (
+                    "monthly_delta_usd",
+                    models.DecimalField(decimal_places=4, max_digits=17, null=True),
+                ),
+                (
+                    "hourly_delta_usd",
+                    models.DecimalField(decimal_places=6, max_digits=19, null=True),
+                ),
+                ("requested_by", models.CharField(help_text="Principal id.", max_length=60)),
+                ("requester_person_id", models.BigIntegerField()),
+                ("routing_rule_id", models.CharField(max_length=200, null=True)),
+                ("routing_trace", models.JSONField(default=list)),
+                ("required", models.PositiveSmallIntegerField()),
+                (
+                    "reviewer_roles",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=10), size=None
+                    ),
+                ),
+                (
+                    "reviewer_groups_all",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=200), default=list, size=None
+                    ),
+                ),
+                ("separate_requester", models.BooleanField()),
+                ("requested_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
+                ("closed_at", models.DateTimeField(null=True)),
             ],
             options={
-                'db_table': 'governance_approval',
-                'indexes': [models.Index(condition=models.Q(('status', 'pending')), fields=['tenant_id', 'expires_at'], name='governance_approval_pending')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('status__in', ('pending', 'approved', 'denied', 'expired', 'withdrawn', 'consumed'))), name='governance_approval_status_is_known'), models.CheckConstraint(condition=models.Q(('required__gte', 1)), name='governance_approval_requires_somebody'), models.UniqueConstraint(condition=models.Q(('change_is_computed', True), ('status', 'pending')), fields=('tenant_id', 'source', 'change_fingerprint'), name='governance_approval_one_pending_a_computed_change')],
+                "db_table": "governance_approval",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("status", "pending")),
+                        fields=["tenant_id", "expires_at"],
+                        name="governance_approval_pending",
+                    )
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "status__in",
+                                (
+                                    "pending",
+                                    "approved",
+                                    "denied",
+                                    "expired",
+                                    "withdrawn",
+                                    "consumed",
+                                ),
+                            )
+                        ),
+                        name="governance_approval_status_is_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("required__gte", 1)),
+                        name="governance_approval_requires_somebody",
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("change_is_computed", True), ("status", "pending")),
+                        fields=("tenant_id", "source", "change_fingerprint"),
+                        name="governance_approval_one_pending_a_computed_change",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='AuditEntry',
+            name="AuditEntry",
             fields=[
-                ('id', models.UUIDField(editable=False, primary_key=True, serialize=False)),
-                ('tenant_id', models.UUIDField()),
-                ('at', models.DateTimeField()),
-                ('actor', models.CharField(help_text='Principal id, such as user:7.', max_length=60)),
-                ('address', models.GenericIPAddressField(null=True)),
-                ('action', models.CharField(max_length=60)),
-                ('object_type', models.CharField(max_length=60)),
-                ('object_id', models.CharField(max_length=60)),
-                ('before', models.JSONField(null=True)),
-                ('after', models.JSONField(null=True)),
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("tenant_id", models.UUIDField()),
+                ("at", models.DateTimeField()),
+                (
+                    "actor",
+                    models.CharField(help_text="Principal id, such as user:7.", max_length=60),
+                ),
+                ("address", models.GenericIPAddressField(null=True)),
+                ("action", models.CharField(max_length=60)),
+                ("object_type", models.CharField(max_length=60)),
+                ("object_id", models.CharField(max_length=60)),
+                ("before", models.JSONField(null=True)),
+                ("after", models.JSONField(null=True)),
             ],
             options={
-                'verbose_name_plural': 'audit entries',
-                'db_table': 'governance_audit_entry',
-                'indexes': [models.Index(fields=['tenant_id', '-at'], name='governance_audit_newest'), models.Index(fields=['tenant_id', 'object_type', 'object_id'], name='governance_audit_object')],
+                "verbose_name_plural": "audit entries",
+                "db_table": "governance_audit_entry",
+                "indexes": [
+                    models.Index(fields=["tenant_id", "-at"], name="governance_audit_newest"),
+                    models.Index(
+                        fields=["tenant_id", "object_type", "object_id"],
+                        name="governance_audit_object",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ForcedMode',
+            name="ForcedMode",
             fields=[
-                ('id', models.UUIDField(editable=False, primary_key=True, serialize=False)),
-                ('tenant_id', models.UUIDField()),
-                ('source', models.CharField(max_length=20)),
-                ('environment', models.CharField(max_length=10)),
-                ('mode', models.CharField(max_length=10)),
-                ('reason', models.CharField(max_length=2000)),
-                ('forced_by', models.CharField(help_text='Principal id.', max_length=60)),
-                ('forced_at', models.DateTimeField()),
-                ('until_at', models.DateTimeField()),
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("tenant_id", models.UUIDField()),
+                ("source", models.CharField(max_length=20)),
+                ("environment", models.CharField(max_length=10)),
+                ("mode", models.CharField(max_length=10)),
+                ("reason", models.CharField(max_length=2000)),
+                ("forced_by", models.CharField(help_text="Principal id.", max_length=60)),
+                ("forced_at", models.DateTimeField()),
+                ("until_at", models.DateTimeField()),
             ],
             options={
-                'db_table': 'governance_forced_mode',
-                'indexes': [models.Index(fields=['tenant_id', 'until_at'], name='governance_forced_mode_live')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('until_at__gt', models.F('forced_at'))), name='governance_forced_mode_ends_later'), models.CheckConstraint(condition=models.Q(('mode__in', ('shadow', 'soft'))), name='governance_forced_mode_is_lower')],
+                "db_table": "governance_forced_mode",
+                "indexes": [
+                    models.Index(
+                        fields=["tenant_id", "until_at"], name="governance_forced_mode_live"
+                    )
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("until_at__gt", models.F("forced_at"))),
+                        name="governance_forced_mode_ends_later",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("mode__in", ("shadow", "soft"))),
+                        name="governance_forced_mode_is_lower",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='PolicyVersion',
+            name="PolicyVersion",
             fields=[
-                ('id', models.UUIDField(editable=False, primary_key=True, serialize=False)),
-                ('tenant_id', models.UUIDField()),
-                ('number', models.PositiveIntegerField()),
-                ('schema_version', models.CharField(max_length=60)),
-                ('canonical_json', models.TextField(help_text='The exact bytes that sha256 was taken of.')),
-                ('sha256', models.CharField(max_length=64)),
-                ('author', models.CharField(help_text='Principal id.', max_length=60)),
-                ('comment', models.CharField(blank=True, max_length=2000)),
-                ('published_at', models.DateTimeField()),
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("tenant_id", models.UUIDField()),
+                ("number", models.PositiveIntegerField()),
+                ("schema_version", models.CharField(max_length=60)),
+                (
+                    "canonical_json",
+                    models.TextField(help_text="The exact bytes that sha256 was taken of."),
+                ),
+                ("sha256", models.CharField(max_length=64)),
+                ("author", models.CharField(help_text="Principal id.", max_length=60)),
+                ("comment", models.CharField(blank=True, max_length=2000)),
+                ("published_at", models.DateTimeField()),
             ],
             options={
-                'db_table': 'governance_policy_version',
-                'ordering': ('-number',),
-                'constraints': [models.UniqueConstraint(fields=('tenant_id', 'number'), name='governance_policy_version_number_once'), models.CheckConstraint(condition=models.Q(('number__gte', 1)), name='governance_policy_version_number_from_one')],
+                "db_table": "governance_policy_version",
+                "ordering": ("-number",),
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("tenant_id", "number"), name="governance_policy_version_number_once"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("number__gte", 1)),
+                        name="governance_policy_version_number_from_one",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Tenant',
+            name="Tenant",
             fields=[
-                ('id', models.UUIDField(editable=False, primary_key=True, serialize=False)),
-                ('slug', models.SlugField(max_length=63, unique=True)),
-                ('name', models.CharField(max_length=200)),
-                ('promotion_required', models.BooleanField(default=False, help_text='When on, publishing a policy that raises a mode needs a recorded promotion.')),
-                ('created_at', models.DateTimeField()),
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("slug", models.SlugField(max_length=63, unique=True)),
+                ("name", models.CharField(max_length=200)),
+                (
+                    "promotion_required",
+                    models.BooleanField(
+                        default=False,
+                        help_text="When on, publishing a policy that raises a mode needs a recorded promotion.",
+                    ),
+                ),
+                ("created_at", models.DateTimeField()),
             ],
             options={
-                'db_table': 'governance_tenant',
-                'constraints': [models.CheckConstraint(condition=models.Q(('slug__regex', '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')), name='governance_tenant_slug_is_lower_case')],
+                "db_table": "governance_tenant",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("slug__regex", "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")),
+                        name="governance_tenant_slug_is_lower_case",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Membership',
+            name="Membership",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('role', models.CharField(choices=[('member', 'member'), ('admin', 'admin'), ('owner', 'owner')], default='member', max_length=10)),
-                ('created_at', models.DateTimeField()),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='memberships', to=settings.AUTH_USER_MODEL)),
-                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='memberships', to='governance.tenant')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[("member", "member"), ("admin", "admin"), ("owner", "owner")],
+                        default="member",
+                        max_length=10,
+                    ),
+                ),
+                ("created_at", models.DateTimeField()),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="memberships",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="memberships",
+                        to="governance.tenant",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'governance_membership',
-                'constraints': [models.UniqueConstraint(fields=('tenant', 'user'), name='governance_membership_once'), models.CheckConstraint(condition=models.Q(('role__in', ('member', 'admin', 'owner'))), name='governance_membership_role_is_known')],
+                "db_table": "governance_membership",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("tenant", "user"), name="governance_membership_once"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("role__in", ("member", "admin", "owner"))),
+                        name="governance_membership_role_is_known",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.UUIDField(editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200)),
-                ('lookup', models.CharField(max_length=12, unique=True)),
-                ('digest', models.BinaryField(max_length=32)),
-                ('role', models.CharField(choices=[('member', 'member'), ('admin', 'admin'), ('owner', 'owner')], default='member', max_length=10)),
-                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=20), blank=True, default=list, size=None)),
-                ('projects', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), blank=True, help_text='Projects that the key is bound to; empty means none, NULL means all.', null=True, size=None)),
-                ('created_by', models.CharField(max_length=60)),
-                ('created_at', models.DateTimeField()),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('last_used_at', models.DateTimeField(blank=True, null=True)),
-                ('person', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='governance.tenant')),
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=200)),
+                ("lookup", models.CharField(max_length=12, unique=True)),
+                ("digest", models.BinaryField(max_length=32)),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[("member", "member"), ("admin", "admin"), ("owner", "owner")],
+                        default="member",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "scopes",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=20),
+                        blank=True,
+                        default=list,
+                        size=None,
+                    ),
+                ),
+                (
+                    "projects",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=200),
+                        blank=True,
+                        help_text="Projects that the key is bound to; empty means none, NULL means all.",
+                        null=True,
+                        size=None,
+                    ),
+                ),
+                ("created_by", models.CharField(max_length=60)),
+                ("created_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                ("last_used_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "person",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="governance.tenant",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'governance_api_key',
-                'indexes': [models.Index(fields=['tenant', 'created_at'], name='governance_api_key_list')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('role__in', ('member', 'admin', 'owner'))), name='governance_api_key_role_is_known'), models.CheckConstraint(condition=models.Q(('scopes__contained_by', ['approve'])), name='governance_api_key_scopes_are_known')],
+                "db_table": "governance_api_key",
+                "indexes": [
+                    models.Index(fields=["tenant", "created_at"], name="governance_api_key_list")
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("role__in", ("member", "admin", "owner"))),
+                        name="governance_api_key_role_is_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("scopes__contained_by", ["approve"])),
+                        name="governance_api_key_scopes_are_known",
+                    ),
+                ],
             },
         ),
     ]

@@ -136,9 +136,7 @@ def _read(
         policy = known.policy
     else:
         policy = parse_policy(strict_json.loads(canonical_json.encode()))
-    live = LivePolicy(
-        version=number, sha256=sha256, schema_version=schema_version, policy=policy
-    )
+    live = LivePolicy(version=number, sha256=sha256, schema_version=schema_version, policy=policy)
     _memory.keep(tenant_id, live)
     return live, forced_modes
 

@@ -6,20 +6,21 @@ import os
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Unpack
 
+from governance.audit.operations import Actor
 from governance.identity.domain import (
     ADMIN,
     MEMBER,
     OWNER,
+    RANDOM_BYTES,
+    ROLES,
     SCOPE_APPROVE,
     Principal,
-    build_key_text,
 )
-from governance.models import ApiKey, Membership, Tenant, User
-from valdrix.kernel.db import transaction
+from governance.identity.operations import KeyTerms, admit_member, found_tenant, issue_api_key
+from governance.models import User
 from valdrix.kernel.ids import new_id
-
-KEY_TEXT_RANDOM_BYTES = 44
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,60 +67,53 @@ def create_world() -> World:
     """Commit a fresh tenant with an owner, an admin and a member, each with an API key."""
     tenant_id = new_id()
     slug = f"t-{tenant_id.hex[-20:]}"
-    now = datetime.now(UTC)
-    with transaction(tenant_id):
-        Tenant.objects.create(id=tenant_id, slug=slug, name=f"Tenant {slug}", created_at=now)
-        people = {
-            role: _create_person(tenant_id, slug, role, now) for role in (OWNER, ADMIN, MEMBER)
-        }
+    founder = system_actor(tenant_id)
+    found_tenant(actor=founder, slug=slug, name=f"Tenant {slug}", owner=_username(OWNER, slug))
+    people = {}
+    for role in ROLES:
+        username = _username(role, slug)
+        if role != OWNER:
+            admit_member(actor=founder, username=username, role=role)
+        people[role] = _give_key(founder, username, role)
     return World(
         id=tenant_id, slug=slug, owner=people[OWNER], admin=people[ADMIN], member=people[MEMBER]
     )
 
 
-def issue_key(
-    tenant_id: uuid.UUID,
-    user_id: int,
-    role: str,
-    *,
-    scopes: frozenset[str] = frozenset(),
-    projects: list[str] | None = None,
-    expires_at: datetime | None = None,
-) -> tuple[uuid.UUID, str]:
-    """Insert an API key, inside a transaction of its tenant; return its id and its text."""
-    text = build_key_text(os.urandom(KEY_TEXT_RANDOM_BYTES))
-    key = ApiKey.objects.create(
-        id=new_id(),
-        tenant_id=tenant_id,
-        name=f"{role} key",
-        lookup=text.lookup,
-        digest=text.digest,
-        role=role,
-        scopes=sorted(scopes),
-        projects=projects,
-        person_id=user_id,
-        created_by=f"user:{user_id}",
-        created_at=datetime.now(UTC),
-        expires_at=expires_at,
+def system_actor(tenant_id: uuid.UUID) -> Actor:
+    """Return an actor who may do everything in a tenant, for tests' arrangements."""
+    return Actor(
+        tenant_id=tenant_id, principal_id="system:tests", address=None, at=datetime.now(UTC)
     )
-    return key.id, text.text
 
 
-def _create_person(tenant_id: uuid.UUID, slug: str, role: str, now: datetime) -> Person:
-    username = f"{role}@{slug}.test"
-    # Sign-in by password is tested where it is wanted; hashing one here would cost every test.
-    user = User(username=username, email=username)
-    user.set_unusable_password()
-    user.save()
-    Membership.objects.create(tenant_id=tenant_id, user=user, role=role, created_at=now)
+def issue_key(tenant_id: uuid.UUID, **terms: Unpack[KeyTerms]) -> tuple[uuid.UUID, str]:
+    """Commit one more API key of a tenant; return its id and its text."""
+    key, text = issue_api_key(
+        actor=system_actor(tenant_id),
+        key_id=new_id(),
+        random_bytes=os.urandom(RANDOM_BYTES),
+        **terms,
+    )
+    return key.pk, text
+
+
+def _username(role: str, slug: str) -> str:
+    return f"{role}@{slug}.test"
+
+
+def _give_key(founder: Actor, username: str, role: str) -> Person:
+    user = User.objects.get(username=username)
     scopes = frozenset() if role == MEMBER else frozenset({SCOPE_APPROVE})
-    key_id, key = issue_key(tenant_id, user.pk, role, scopes=scopes)
+    key_id, text = issue_key(
+        founder.tenant_id, name=f"{role} key", role=role, person_id=user.pk, scopes=scopes
+    )
     return Person(
         user_id=user.pk,
         username=username,
         role=role,
         key_id=key_id,
-        key=key,
-        tenant_id=tenant_id,
+        key=text,
+        tenant_id=founder.tenant_id,
         scopes=scopes,
     )

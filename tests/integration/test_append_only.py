@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import DatabaseError, connection, models
+from django.db import DatabaseError, connection, connections, models
 from psycopg import sql
 
 from enforcement.ledger.domain import (
@@ -289,6 +289,17 @@ def forge(tenant_id: uuid.UUID, head: Head, facts: EntryFacts | None = None) -> 
     return Forged(tenant_id, entry.canonical, entry.prev_hash, entry.entry_hash)
 
 
+def head_of(tenant: World) -> Head:
+    """Return the end of a tenant's chain, whichever tenant is set."""
+    with connections["owner"].cursor() as cursor:
+        cursor.execute(
+            "SELECT sequence, entry_hash FROM enforcement_ledger_head WHERE tenant_id = %s",
+            [tenant.id],
+        )
+        sequence, entry_hash = cursor.fetchone()
+    return Head(sequence, bytes(entry_hash))
+
+
 def with_member(head: Head, entry: Forged, **members: Any) -> Forged:
     """Change members of the canonical entry, and make the hash right for the change."""
     canonical = json.dumps(json.loads(entry.canonical) | members)
@@ -306,6 +317,9 @@ FORGERIES: dict[str, Callable[[World, World, Head], Forged]] = {
     "another entry before": lambda own, _, head: forge(
         own.id, Head(head.sequence, bytes([1]) * 32)
     ),
+    "another entry before, under the right hash": lambda own, _, head: Forged(
+        own.id, (right := forge(own.id, head)).canonical, bytes([1]) * 32, right.entry_hash
+    ),
     "genesis again": lambda own, _, _head: forge(own.id, Head(0, bytes(32))),
     "another hash": lambda own, _, head: Forged(
         own.id, forge(own.id, head).canonical, head.entry_hash, bytes([1]) * 32
@@ -320,6 +334,9 @@ FORGERIES: dict[str, Callable[[World, World, Head], Forged]] = {
         own.id, forge(own.id, head).canonical, head.entry_hash, b""
     ),
     "another tenant": lambda _, foreign, head: forge(foreign.id, head),
+    "another tenant, in its right place": lambda _, foreign, _head: forge(
+        foreign.id, head_of(foreign)
+    ),
     "another tenant in the text": lambda own, foreign, head: with_member(
         head, forge(own.id, head), tenant_id=str(foreign.id)
     ),

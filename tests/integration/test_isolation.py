@@ -339,9 +339,13 @@ def test_a_key_that_ended_finds_nothing(end: str, tenant: World) -> None:
 
 
 def test_a_key_that_expires_later_still_works(tenant: World) -> None:
-    with transaction(tenant.id):
-        later = datetime.now(UTC) + timedelta(minutes=5)
-        _, text = issue_key(tenant.id, tenant.member.user_id, "member", expires_at=later)
+    _, text = issue_key(
+        tenant.id,
+        name="short-lived",
+        role="member",
+        person_id=tenant.member.user_id,
+        expires_at=datetime.now(UTC) + timedelta(minutes=5),
+    )
     assert len(authenticate(text)) == 1
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -46,7 +45,9 @@ class Run:
         self._port = port
         self._project = project_directory()
         self._children: list[Child] = []
-        self._stop = threading.Event()
+        self._stopping = False
+        # Whoever kills make wants all of it gone; a shell that ends may mean to leave it running.
+        self._parent = os.getppid() if os.environ.get("MAKELEVEL") else None
         self._began = time.monotonic()
         self.is_ready = False
 
@@ -60,8 +61,12 @@ class Run:
         print(f"[{time.monotonic() - self._began:5.1f} s] {text}", flush=True)
 
     def request_stop(self, _number: int, _frame: FrameType | None) -> None:
-        """Make the run end soon; it is the handler of the signals."""
-        self._stop.set()
+        """Make the run end soon; it is the handler of the signals.
+
+        It only sets a flag: it may run in the middle of anything, and a lock taken here could be
+        one that the interrupted code holds.
+        """
+        self._stopping = True
 
     def check_port(self) -> None:
         """Refuse a port that is taken, before anything is started.
@@ -125,7 +130,7 @@ class Run:
         :raises EmbeddedError: when something cannot be kept going.
         """
         next_check = 0.0
-        while not self._stop.wait(POLL_SECONDS):
+        while not self._pause(POLL_SECONDS):
             if server and time.monotonic() >= next_check:
                 next_check = time.monotonic() + DATABASE_CHECK_SECONDS
                 self._keep_database(server)
@@ -139,6 +144,13 @@ class Run:
         if self._children:
             self.say("stopping")
         stop_all(self._children)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait for a moment and return whether the run is to end."""
+        if not self._stopping:
+            time.sleep(seconds)
+        is_orphan = self._parent is not None and os.getppid() != self._parent
+        return self._stopping or is_orphan
 
     def _keep_database(self, server: EmbeddedPostgres) -> None:
         if server.is_running():
@@ -196,9 +208,9 @@ class Run:
             )
         deadline = time.monotonic() + STEP_TIMEOUT_SECONDS
         while process.poll() is None:
-            if self._stop.wait(POLL_SECONDS / 5) or time.monotonic() > deadline:
+            if self._pause(POLL_SECONDS / 5) or time.monotonic() > deadline:
                 end(process)
-        if self._stop.is_set():
+        if self._pause(0):
             raise StopRequested
         if process.returncode != 0:
             said = "" if shown else f" The end of {log}:\n{log_tail(log, offset=offset)}"
@@ -211,7 +223,7 @@ class Run:
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
         answer = "no answer"
         while time.monotonic() < deadline:
-            if self._stop.wait(POLL_SECONDS):
+            if self._pause(POLL_SECONDS):
                 raise StopRequested
             message = web.restart_if_dead(os.environ)
             if message:

@@ -86,7 +86,7 @@ def without_decimals(value: Any) -> Any:
 def _exact_number(value: Decimal) -> int | float:
     if value.is_zero():
         return 0
-    if not value.is_finite() or value.adjusted() > 308 or value.adjusted() < -323:
+    if not value.is_finite() or value.adjusted() > 308 or value.adjusted() < -324:
         raise NotCanonicalError("a number is outside the range of a double")
     number = float(value)
     if Decimal(repr(number)) != value:

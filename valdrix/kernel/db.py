@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from django.db import DatabaseError, OperationalError, connection, transaction as _django
+from django.db import DatabaseError, OperationalError, connection
+from django.db import transaction as _django
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,7 @@ _TIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})",
     re.ASCII,
 )
-_UUID: Final = re.compile(
-    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE
-)
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _SHOWN_UNKNOWN_FIELDS: Final = 20
 
 
@@ -136,9 +134,7 @@ class Fields:
             return value
         return None
 
-    def choice(
-        self, name: str, choices: Collection[str], *, required: bool = False
-    ) -> str | None:
+    def choice(self, name: str, choices: Collection[str], *, required: bool = False) -> str | None:
         """Return one of the named strings, compared exactly."""
         value = self.raw(name, required=required)
         if value is None:

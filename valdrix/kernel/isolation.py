@@ -51,8 +51,7 @@ def isolate(table: str, *, column: str = "tenant_id") -> RunSQL:
         f"CREATE POLICY tenant_isolation ON {table}"
         f" USING ({column} = valdrix_current_tenant())"
         f" WITH CHECK ({column} = valdrix_current_tenant());",
-        f"DROP POLICY tenant_isolation ON {table};"
-        f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;",
+        f"DROP POLICY tenant_isolation ON {table};ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;",
     )
 
 
@@ -68,8 +67,7 @@ def append_only(table: str) -> RunSQL:
         f" FOR EACH STATEMENT EXECUTE FUNCTION valdrix_refuse_change();"
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_no_change;"
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_no_truncate;",
-        f"DROP TRIGGER {table}_no_change ON {table};"
-        f"DROP TRIGGER {table}_no_truncate ON {table};",
+        f"DROP TRIGGER {table}_no_change ON {table};DROP TRIGGER {table}_no_truncate ON {table};",
     )
 
 

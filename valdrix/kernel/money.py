@@ -19,15 +19,23 @@ MAGNITUDE_LIMIT: Final = Decimal(10) ** 12
 ZERO: Final = Decimal("0.0000")
 ZERO_HOURLY: Final = Decimal("0.000000")
 
-EXACT: Final = decimal.Context(prec=120, rounding=decimal.ROUND_HALF_UP, traps=[
-    decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow,
-])
+EXACT: Final = decimal.Context(
+    prec=120,
+    rounding=decimal.ROUND_HALF_UP,
+    traps=[
+        decimal.InvalidOperation,
+        decimal.DivisionByZero,
+        decimal.Overflow,
+    ],
+)
 """Wide enough that sums of documents lose nothing before they are rounded, once, at the end."""
 
 _GRAMMAR: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
 _MAX_TEXT: Final = 64
-_UNITS: Final = {MONTHLY_PLACES: Decimal(1).scaleb(-MONTHLY_PLACES),
-                 HOURLY_PLACES: Decimal(1).scaleb(-HOURLY_PLACES)}
+_UNITS: Final = {
+    MONTHLY_PLACES: Decimal(1).scaleb(-MONTHLY_PLACES),
+    HOURLY_PLACES: Decimal(1).scaleb(-HOURLY_PLACES),
+}
 
 
 class AmountError(ValueError):
@@ -49,8 +57,10 @@ def parse_amount(value: object, *, places: int) -> Decimal:
         raise AmountError("must be a decimal string or a number")
     if isinstance(value, str):
         if len(value) > _MAX_TEXT or not _GRAMMAR.fullmatch(value):
-            raise AmountError("must be a plain decimal such as 12.50, without sign +, exponent, "
-                              "blanks or separators")
+            raise AmountError(
+                "must be a plain decimal such as 12.50, without sign +, exponent, "
+                "blanks or separators"
+            )
         number = Decimal(value)
         if len(value.partition(".")[2]) > places:
             raise AmountError(f"has more than {places} decimals")

@@ -106,8 +106,10 @@ TEMPLATES = [
 ]
 
 AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
-     "OPTIONS": {"min_length": 12}},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
@@ -118,6 +120,8 @@ LANGUAGE_CODE = "en-us"
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / ".valdrix" / "static"
+if EMBEDDED:
+    STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
@@ -157,7 +161,9 @@ SPECTACULAR_SETTINGS = {
 }
 
 # The gate's time budget: what one evaluation may take before it fails safe, in milliseconds.
-GATE_TIME_BUDGET_MS = _number("ENFORCEMENT_GATE_TIMEOUT_MS", default=2000, minimum=50, maximum=30000)
+GATE_TIME_BUDGET_MS = _number(
+    "ENFORCEMENT_GATE_TIMEOUT_MS", default=2000, minimum=50, maximum=30000
+)
 GATE_LOCK_TIMEOUT_MS = _number(
     "ENFORCEMENT_GATE_LOCK_TIMEOUT_MS", default=1500, minimum=10, maximum=30000
 )

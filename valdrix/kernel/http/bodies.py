@@ -63,8 +63,11 @@ class StrictJsonParser(BaseParser):
         try:
             return strict_json.loads(body)
         except strict_json.StrictJsonError as error:
-            raise MalformedBody(f"The body is {error}." if str(error).startswith("not JSON")
-                                else f"The body cannot be read: {error}.") from None
+            raise MalformedBody(
+                f"The body is {error}."
+                if str(error).startswith("not JSON")
+                else f"The body cannot be read: {error}."
+            ) from None
 
 
 def read_bounded(stream: IO[bytes], *, declared_bytes: int | None, limit_bytes: int) -> bytes:

@@ -16,6 +16,7 @@ from valdrix.kernel.problems import FieldError, InvalidRequest, escape_pointer
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 500
 _MOST_PARAMETERS: Final = 40
+_MOST_CURSOR_TEXT: Final = 300
 
 
 class InvalidPage(InvalidRequest):
@@ -49,19 +50,18 @@ def read_cursor(request: HttpRequest) -> str | None:
     if text is None:
         return None
     try:
-        if not 0 < len(text) <= 300:
-            raise ValueError
-        return base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
+        if 0 < len(text) <= _MOST_CURSOR_TEXT:
+            key = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+            return key.decode("ascii")
     except (ValueError, binascii.Error):
-        raise InvalidPage(
-            "The cursor is not valid.",
-            errors=(FieldError("/cursor", "invalid_cursor", "was not given by this list"),),
-        ) from None
+        pass
+    raise InvalidPage(
+        "The cursor is not valid.",
+        errors=(FieldError("/cursor", "invalid_cursor", "was not given by this list"),),
+    )
 
 
-def read_filter(
-    request: HttpRequest, name: str, *, max_length: int = TEXT_LIMIT
-) -> str | None:
+def read_filter(request: HttpRequest, name: str, *, max_length: int = TEXT_LIMIT) -> str | None:
     """Return a query parameter that rows are compared with, or None without it.
 
     :raises InvalidRequest: when no row can hold it: blank, too long, or unprintable.

@@ -14,8 +14,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 
 from valdrix.kernel.db import is_database_down, sqlstate_of
-from valdrix.kernel.request_context import current_request_id
 from valdrix.kernel.problems import STATUS_BY_CODE, FieldError, Refused
+from valdrix.kernel.request_context import current_request_id
 
 CONTENT_TYPE: Final = "application/problem+json"
 _TYPE_PREFIX: Final = "urn:valdrix:problem:"
@@ -26,14 +26,15 @@ log = logging.getLogger("valdrix.http")
 
 _CODE_BY_API_EXCEPTION: Final[dict[type[exceptions.APIException], tuple[str, str]]] = {
     exceptions.NotAuthenticated: ("not_authenticated", "Credentials are required."),
-    exceptions.AuthenticationFailed: (
-        "authentication_failed", "The credentials are not valid."),
+    exceptions.AuthenticationFailed: ("authentication_failed", "The credentials are not valid."),
     exceptions.PermissionDenied: ("permission_denied", "This is not yours to do."),
     exceptions.NotFound: ("not_found", "No such object."),
     exceptions.MethodNotAllowed: ("method_not_allowed", "This method is not allowed here."),
     exceptions.NotAcceptable: ("not_acceptable", "Only application/json is served here."),
     exceptions.UnsupportedMediaType: (
-        "unsupported_media_type", "Send the body as application/json."),
+        "unsupported_media_type",
+        "Send the body as application/json.",
+    ),
     exceptions.ParseError: ("malformed_body", "The body cannot be parsed."),
     exceptions.Throttled: ("throttled", "Too many requests; retry after the time given."),
     exceptions.ValidationError: ("invalid_request", "The request has invalid fields."),
@@ -71,6 +72,8 @@ def problem_response(
     response = HttpResponse(
         orjson.dumps(body), status=STATUS_BY_CODE[code], content_type=CONTENT_TYPE
     )
+    # Some refusals are made outside the middleware that would count the bytes.
+    response["Content-Length"] = str(len(response.content))
     for name, value in (headers or {}).items():
         response[name] = value
     return response
@@ -95,12 +98,11 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> HttpResponse:
 
 
 def _from_api_exception(error: exceptions.APIException) -> HttpResponse:
-    for kind, (code, detail) in _CODE_BY_API_EXCEPTION.items():
-        if isinstance(error, kind):
-            break
-    else:
+    known = (text for kind, text in _CODE_BY_API_EXCEPTION.items() if isinstance(error, kind))
+    found = next(known, None)
+    if found is None:
         log.error("an API exception has no code", exc_info=error)
-        code, detail = "internal_error", "Valdrix failed to answer; the fault is logged."
+    code, detail = found or ("internal_error", "Valdrix failed to answer; the fault is logged.")
     headers: dict[str, str] = {}
     if STATUS_BY_CODE[code] == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="valdrix"'

@@ -1,0 +1,60 @@
+"""Kept totals against the sums of their lines, for one tenant."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.db import connection
+
+from enforcement.ledger.domain import ChainVerifier
+from enforcement.ledger.queries import find_head, stream_entries
+from valdrix.kernel.db import reading
+
+_DIFFERENCES = """
+WITH line AS (
+    SELECT account_id,
+           sum(amount_usd) FILTER (WHERE state = 'pending' AND NOT is_shadow) AS pending,
+           sum(amount_usd) FILTER (WHERE state = 'pending' AND is_shadow) AS shadow
+      FROM billing_reservation_line WHERE tenant_id = %(tenant)s GROUP BY account_id)
+SELECT a.kind, a.id, a.pending_usd, a.reserved_usd, a.shadow_pending_usd, l.pending, l.shadow
+  FROM billing_account a LEFT JOIN line l ON l.account_id = a.id
+ WHERE a.tenant_id = %(tenant)s
+   AND (coalesce(l.shadow, 0) <> a.shadow_pending_usd
+     OR coalesce(l.pending, 0) <> CASE a.kind WHEN 'grant' THEN a.reserved_usd
+                                              ELSE a.pending_usd END
+     OR a.total_usd <> a.remaining_usd + a.reserved_usd + a.consumed_usd)
+"""
+_CHARGES = """
+SELECT c.id, c.held_usd, c.taken_usd, c.family_held_usd FROM billing_charge c
+ WHERE c.tenant_id = %(tenant)s AND (
+       c.held_usd <> coalesce((SELECT sum(r.own_usd + r.taken_usd) FROM billing_reservation r
+                                WHERE r.charge_id = c.id AND r.state = 'active'), 0)
+    OR c.taken_usd <> coalesce((SELECT sum(r.taken_usd) FROM billing_reservation r
+                                 WHERE r.parent_charge_id = c.id AND r.state = 'active'), 0)
+    OR c.taken_usd > c.held_usd
+    OR (c.family_id = c.id AND c.family_held_usd <> coalesce(
+          (SELECT sum(r.own_usd) FROM billing_reservation r
+             JOIN billing_charge m ON m.id = r.charge_id
+            WHERE m.family_id = c.id AND r.state = 'active'), 0)))
+"""
+
+
+def find_differences(tenant_id: uuid.UUID) -> list[Any]:
+    """Return every account and charge of a tenant whose kept totals are not their sums."""
+    with reading(tenant_id), connection.cursor() as cursor:
+        cursor.execute(_DIFFERENCES, {"tenant": tenant_id})
+        rows = cursor.fetchall()
+        cursor.execute(_CHARGES, {"tenant": tenant_id})
+        return rows + cursor.fetchall()
+
+
+def check_chain(tenant_id: uuid.UUID) -> int:
+    """Verify a tenant's ledger against its head; return how many entries it has."""
+    with reading(tenant_id):
+        verifier = ChainVerifier(tenant_id)
+        for entry, columns in stream_entries(tenant_id):
+            fault = verifier.check(entry, columns)
+            assert fault is None, fault
+        assert find_head(tenant_id) == verifier.head
+        return verifier.head.sequence

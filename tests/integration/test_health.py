@@ -1,0 +1,176 @@
+"""Health: alive, ready, and what refuses to serve."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
+
+from tests.client import Api
+from tests.integration.test_http_conventions import server_environment
+from valdrix import serving
+from valdrix.serving import GuardedApplication
+
+PROJECT = Path(__file__).parents[2]
+READY = ("/health", "/health/ready")
+
+
+@contextmanager
+def pending_migration(cursor: psycopg.Cursor) -> Iterator[None]:
+    cursor.execute(
+        "DELETE FROM django_migrations WHERE app = 'enforcement' AND name = '0001_initial'"
+        " RETURNING applied"
+    )
+    row = cursor.fetchone()
+    assert row is not None
+    try:
+        yield
+    finally:
+        cursor.execute(
+            "INSERT INTO django_migrations (app, name, applied)"
+            " VALUES ('enforcement', '0001_initial', %s)",
+            row,
+        )
+
+
+@contextmanager
+def no_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    connection.close()
+    with monkeypatch.context() as patch:
+        patch.setitem(connection.settings_dict, "PORT", "1")
+        yield
+        connection.close()
+
+
+def test_health_says_what_runs(api: Api) -> None:
+    response = api.get("/health")
+    assert response.status_code == 200
+    body = response.json()
+    assert body["status"] == "ok"
+    assert body["version"] == settings.SPECTACULAR_SETTINGS["VERSION"]
+    assert body["runtime"]["database_engine"] == "postgresql"
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW server_version")
+        assert cursor.fetchone() == (body["runtime"]["database_version"],)
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+def test_health_is_public_and_short(api: Api, path: str) -> None:
+    response = api.get(path)
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert api.send("HEAD", path).status_code == 200
+    assert api.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", [*READY, "/health/live"])
+def test_health_takes_no_other_method(api: Api, path: str) -> None:
+    response = api.post(path, {})
+    assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+    assert "GET" in response["Allow"]
+
+
+def test_without_a_database_it_lives_and_is_not_ready(
+    api: Api, monkeypatch: pytest.MonkeyPatch, database: None
+) -> None:
+    with no_database(monkeypatch):
+        assert api.get("/health/live").status_code == 200
+        for path in READY:
+            response = api.get(path)
+            assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+            assert response["Content-Type"] == "application/problem+json"
+    assert api.get("/health/ready").status_code == 200
+
+
+def test_a_pending_migration_is_named(api: Api, owner_cursor: psycopg.Cursor) -> None:
+    with pending_migration(owner_cursor):
+        for path in READY:
+            response = api.get(path)
+            assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+            assert "enforcement.0001_initial" in response.json()["detail"]
+    assert api.get("/health/ready").status_code == 200
+
+
+def test_a_newer_schema_is_served(api: Api, owner_cursor: psycopg.Cursor) -> None:
+    owner_cursor.execute(
+        "INSERT INTO django_migrations (app, name, applied)"
+        " VALUES ('enforcement', '9999_later', now())"
+    )
+    try:
+        assert api.get("/health/ready").status_code == 200
+    finally:
+        owner_cursor.execute("DELETE FROM django_migrations WHERE name = '9999_later'")
+
+
+def answered(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [b"served"]
+
+
+def call(application: GuardedApplication, path: str) -> tuple[str, bytes]:
+    statuses: list[str] = []
+    body = application({"PATH_INFO": path}, lambda status, _headers: statuses.append(status))
+    return statuses[0], b"".join(body)
+
+
+def test_serving_starts_on_a_database_that_fits(database: None) -> None:
+    application = GuardedApplication(answered)
+    assert call(application, "/api/x") == ("200 OK", b"served")
+
+
+def test_serving_does_not_start_with_a_pending_migration(owner_cursor: psycopg.Cursor) -> None:
+    with (
+        pending_migration(owner_cursor),
+        pytest.raises(ImproperlyConfigured, match=r"enforcement\.0001_initial.*manage.py migrate"),
+    ):
+        GuardedApplication(answered)
+
+
+def test_serving_does_not_start_as_the_tables_owner(
+    monkeypatch: pytest.MonkeyPatch, database: None
+) -> None:
+    connection.close()
+    with monkeypatch.context() as patch:
+        owner = psycopg.conninfo.conninfo_to_dict(os.environ["DATABASE_OWNER_URL"])
+        patch.setitem(connection.settings_dict, "USER", owner["user"])
+        patch.setitem(connection.settings_dict, "PASSWORD", owner.get("password", ""))
+        with pytest.raises(ImproperlyConfigured, match="owns the tables"):
+            GuardedApplication(answered)
+        connection.close()
+
+
+def test_a_database_away_at_start_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, owner_cursor: psycopg.Cursor
+) -> None:
+    with no_database(monkeypatch):
+        application = GuardedApplication(answered)
+        assert call(application, "/api/x") == ("200 OK", b"served")
+    with pending_migration(owner_cursor):
+        status, body = call(application, "/api/x")
+        assert status == "503 Service Unavailable"
+        assert b'"code":"not_ready"' in body
+        assert call(application, "/health/ready") == ("200 OK", b"served")
+    assert call(application, "/api/x") == ("200 OK", b"served")
+    monkeypatch.setattr(serving, "check_ready", lambda: pytest.fail("asked once too often"))
+    assert call(application, "/api/x") == ("200 OK", b"served")
+
+
+def test_gunicorn_does_not_boot_and_manage_does_with_a_pending_migration(
+    owner_cursor: psycopg.Cursor,
+) -> None:
+    options = {"cwd": PROJECT, "env": server_environment(), "capture_output": True, "text": True}
+    with pending_migration(owner_cursor):
+        arguments = ["-m", "gunicorn", "valdrix.wsgi:application", "--bind=127.0.0.1:0"]
+        web = subprocess.run([sys.executable, *arguments], timeout=60, check=False, **options)
+        assert web.returncode == 3
+        assert "Valdrix refuses to serve" in web.stderr
+        assert "enforcement.0001_initial" in web.stderr
+        command = [sys.executable, "manage.py", "check_api_auth"]
+        assert subprocess.run(command, timeout=60, check=False, **options).returncode == 0

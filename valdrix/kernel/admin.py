@@ -1,0 +1,311 @@
+"""The console's base classes: one tenant's rows, read only, inside that tenant's transaction.
+
+A page is read *and rendered* inside ``reading(tenant)``: a lazy template that touched a row
+afterwards would find no tenant set, and the database would raise.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Final
+
+from django.contrib.admin import ShowFacets, SimpleListFilter
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from unfold.admin import ModelAdmin
+from unfold.views import ChangeList
+
+from valdrix.kernel.admin_display import Panel
+from valdrix.kernel.db import reading
+
+_READS: Final = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Tenancy:
+    """One tenant that the signed-in person belongs to, and the role there."""
+
+    tenant_id: uuid.UUID
+    slug: str
+    name: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where the signed-in person sits: the tenant looked at, and the others to choose from."""
+
+    current: Tenancy
+    tenancies: tuple[Tenancy, ...]
+
+
+def find_seat(request: HttpRequest) -> Seat | None:
+    """Return the seat that the console's site found for this request, or None without one."""
+    return getattr(request, "seat", None)
+
+
+def seat_of(request: HttpRequest) -> Tenancy:
+    """Return the tenant that this request looks at, with the person's role there.
+
+    :raises Http404: for a person who belongs to none.
+    """
+    seat = find_seat(request)
+    if seat is None:
+        raise Http404("The signed-in person belongs to no tenant.")
+    return seat.current
+
+
+class BoundedPaginator(Paginator[Any]):
+    """Counts and shows the first 5,000 rows at most, so that no page walks a whole history."""
+
+    reach: ClassVar[int] = 5000
+    template_name = "valdrix/pagination.html"
+
+    @cached_property
+    def count(self) -> int:
+        """Return how many rows can be paged through."""
+        return self.object_list[: self.reach].count()  # type: ignore[union-attr, call-arg]
+
+    @property
+    def is_cut(self) -> bool:
+        """Tell whether there may be more rows than are shown."""
+        return self.count >= self.reach
+
+
+class ConsoleChangeList(ChangeList):
+    """A list whose order is fixed and whose query string can name its declared filters only.
+
+    Django's own would let a URL compare any column, and sort a history without an index.
+    """
+
+    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, *args, **kwargs)
+        # The theme's filter sheet needs a script and a mouse; valdrix/filters.html is a form.
+        self.has_filters = False
+
+    def get_filters_params(self, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the parameters that the list's filters read; others mean nothing."""
+        found = super().get_filters_params(params)
+        known = {one.parameter_name for one in self.list_filter}
+        return {name: values for name, values in found.items() if name in known}
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
+        """Return the order that the list's index gives."""
+        return list(self.model_admin.ordering)
+
+    def url_for_result(self, result: Model) -> str:
+        """Return the address of a row's own page."""
+        return str(self.model_admin.url_of(result))
+
+
+class ColumnFilter(SimpleListFilter):
+    """Shows the rows whose column has a chosen value; a value not on offer shows all."""
+
+    template = "valdrix/filters.html"
+    field_name: ClassVar[str]
+    choices_of: ClassVar[Callable[[HttpRequest], Sequence[str]]]
+    label_of: ClassVar[Callable[[str], str]]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the values on offer."""
+        return [(value, self.label_of(value)) for value in self.choices_of(request)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows with the chosen value."""
+        chosen = self.value()
+        if chosen is None or chosen not in {value for value, _ in self.lookup_choices}:
+            return queryset
+        return queryset.filter(**{self.field_name: chosen})
+
+
+def column_filter(
+    field_name: str,
+    title_text: str,
+    choices: Sequence[str] | Callable[[HttpRequest], Sequence[str]],
+    *,
+    label: Callable[[str], str] = str,
+) -> type[ColumnFilter]:
+    """Return a filter of one column.
+
+    :param choices: the values on offer, or what reads them, inside the tenant's transaction.
+    """
+
+    class Chosen(ColumnFilter):
+        title = title_text
+        parameter_name = field_name
+
+    Chosen.field_name = field_name
+    Chosen.choices_of = staticmethod(choices if callable(choices) else lambda request: choices)
+    Chosen.label_of = staticmethod(label)
+    return Chosen
+
+
+class TenantModelAdmin(ModelAdmin):
+    """Lists and pages of one tenant's rows. Nothing is added, changed or deleted here.
+
+    :cvar roles: who may look.
+    :cvar url_field: the attribute that names a row in its address.
+    :cvar deferred: columns that lists do not read.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = ()
+    url_field: ClassVar[str] = "pk"
+    deferred: ClassVar[tuple[str, ...]] = ()
+    empty_text: ClassVar[str] = "Nothing here yet."
+    detail_template: ClassVar[str] = "valdrix/record.html"
+
+    actions = None
+    change_list_template = "valdrix/list.html"
+    paginator = BoundedPaginator
+    list_per_page = 50
+    list_max_show_all = 0
+    list_fullwidth = True
+    show_full_result_count = False
+    show_facets = ShowFacets.NEVER
+    sortable_by = ()
+    ordering = ("-pk",)
+    view_on_site = False
+
+    def get_urls(self) -> list[URLPattern]:
+        """Return the list's and the page's routes: there are no others."""
+        name = f"{self.opts.app_label}_{self.opts.model_name}"
+        admin_view = self.admin_site.admin_view
+        return [
+            path("", admin_view(self.changelist_view), name=f"{name}_changelist"),
+            path("<str:object_id>/change/", admin_view(self.change_view), name=f"{name}_change"),
+        ]
+
+    def url_of(self, row: Model) -> str:
+        """Return the address of a row's page."""
+        return self.url_of_key(getattr(row, self.url_field))
+
+    def url_of_key(self, key: object) -> str:
+        """Return the address of the page of the row with this ``url_field``."""
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
+        return reverse(name, args=[str(key)])
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return False: the console only shows."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return False: the console only shows."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return False: the console only shows."""
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Tell whether the person's role in the current tenant may look; flags mean nothing."""
+        seat = find_seat(request)
+        return seat is not None and seat.current.role in self.roles
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Tell whether the list is shown in the menu."""
+        return self.has_view_permission(request)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ConsoleChangeList]:
+        """Return the list's class."""
+        return ConsoleChangeList
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the tenant's rows, by the application's own filter; the database has another."""
+        rows = self.model._default_manager.filter(tenant_id=seat_of(request).tenant_id)
+        return rows.order_by(*self.ordering)
+
+    def get_list_queryset(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows as a list reads them."""
+        return rows.defer(*self.deferred)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Return the rows that a search finds; lists that can be searched override ``search``."""
+        rows = self.get_list_queryset(request, queryset)
+        term = search_term.strip()
+        return (self.search(request, rows, term) if term else rows), False
+
+    def search(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
+        """Return the rows that a term means."""
+        return rows
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: Any = None) -> Any:
+        """Return the row with this key, or None."""
+        field = self.opts.pk if self.url_field == "pk" else self.opts.get_field(self.url_field)
+        if not object_id.isascii() or not object_id.isprintable() or len(object_id) > 60:
+            return None
+        try:
+            key = field.to_python(object_id)
+        except (ValidationError, ValueError):
+            return None
+        return self.get_queryset(request).filter(**{self.url_field: key}).first()
+
+    def get_panels(self, request: HttpRequest, row: Any) -> Sequence[Panel]:
+        """Return what a row's page shows."""
+        raise NotImplementedError
+
+    def get_page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return what the page's template is given."""
+        return {"panels": self.get_panels(request, row)}
+
+    def get_page_title(self, row: Any) -> str:
+        """Return the heading of a row's page."""
+        return str(row)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Answer the list, rendered."""
+        if request.method not in _READS:
+            return HttpResponseNotAllowed(_READS)
+        name = str(self.opts.verbose_name_plural)
+        title = name[:1].upper() + name[1:]
+        context = {
+            "title": title,
+            "crumbs": [(None, title)],
+            "empty_text": self.empty_text,
+            **(extra_context or {}),
+        }
+        with reading(seat_of(request).tenant_id):
+            return _rendered(super().changelist_view(request, context))
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Answer one row's page, rendered; another tenant's row does not exist."""
+        if request.method not in _READS:
+            return HttpResponseNotAllowed(_READS)
+        tenancy = seat_of(request)
+        if not self.has_view_permission(request):
+            return self.admin_site.refuse(request)  # type: ignore[attr-defined]
+        with reading(tenancy.tenant_id):
+            row = self.get_object(request, object_id)
+            if row is None:
+                raise Http404
+            name = str(self.opts.verbose_name_plural)
+            list_url = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+            title = self.get_page_title(row)
+            context = {
+                **self.admin_site.each_context(request),
+                "title": title,
+                "crumbs": [(list_url, name[:1].upper() + name[1:]), (None, title)],
+                **self.get_page_context(request, row),
+                **(extra_context or {}),
+            }
+            return _rendered(TemplateResponse(request, self.detail_template, context))
+
+
+def _rendered(response: HttpResponse) -> HttpResponse:
+    return response.render() if isinstance(response, TemplateResponse) else response
