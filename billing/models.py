@@ -3,7 +3,7 @@
 from billing.accounts.models import Account, AccountMonth
 from billing.costs.models import DailyCost
 from billing.plans.models import Subscription
-from billing.reservations.models import Charge, Reservation, ReservationLine
+from billing.reservations.models import Charge, Reservation, ReservationLine, SettlementRecord
 
 __all__ = (
     "Account",
@@ -12,5 +12,6 @@ __all__ = (
     "DailyCost",
     "Reservation",
     "ReservationLine",
+    "SettlementRecord",
     "Subscription",
 )

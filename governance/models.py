@@ -3,6 +3,7 @@
 from governance.approvals.models import Approval
 from governance.audit.models import AuditEntry
 from governance.identity.models import ApiKey, Membership, User
+from governance.incidents.models import Incident
 from governance.policies.models import ForcedMode, PolicyVersion
 from governance.tenants.models import Tenant
 
@@ -11,6 +12,7 @@ __all__ = (
     "Approval",
     "AuditEntry",
     "ForcedMode",
+    "Incident",
     "Membership",
     "PolicyVersion",
     "Tenant",

@@ -223,6 +223,12 @@ class ConsoleSite(UnfoldAdminSite):
         """Return what every page's template is given."""
         return {**super().each_context(request), "seat": find_seat(request)}
 
+    def get_app_list(
+        self, request: HttpRequest, app_label: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return nothing: the menu is Valdrix's own, and there are no pages of apps."""
+        return []
+
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
         """Return the menu, as far as the person's role may see."""
         if find_seat(request) is None:

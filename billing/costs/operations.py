@@ -59,4 +59,5 @@ def record_daily_costs(
                 "finals": [day.is_final for day in days],
             },
         )
-        return cursor.rowcount
+        written: int = cursor.rowcount
+    return written

@@ -32,6 +32,8 @@ class Migration(migrations.Migration):
         isolation.isolate("billing_charge"),
         isolation.isolate("billing_reservation"),
         isolation.isolate("billing_reservation_line"),
+        isolation.isolate("billing_settlement"),
+        isolation.append_only("billing_settlement"),
         isolation.isolate("billing_daily_cost"),
         isolation.isolate("billing_subscription"),
         migrations.RunSQL(_COSTS, "DROP FUNCTION billing_daily_costs(text, date, date)"),
@@ -40,4 +42,5 @@ class Migration(migrations.Migration):
         isolation.revoke("billing_charge", "DELETE"),
         isolation.revoke("billing_reservation", "DELETE"),
         isolation.revoke("billing_reservation_line", "DELETE"),
+        isolation.revoke("billing_settlement", "UPDATE", "DELETE", "TRUNCATE"),
     ]

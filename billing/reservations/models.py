@@ -167,10 +167,70 @@ class ReservationLine(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(amount_usd__gte=0, amount_usd__lt=10**13)
-                & Q(posted_usd__gte=0, posted_usd__lt=10**13),
-                name="billing_line_is_not_negative",
+                # A saving posts below zero; everything else posts from zero up.
+                & Q(posted_usd__gt=-(10**13), posted_usd__lt=10**13),
+                name="billing_line_is_a_number",
             ),
         )
 
     def __str__(self) -> str:
         return f"{self.kind} {self.amount_usd} ({self.state})"
+
+
+MANUAL = "manual"
+AUTO = "auto"
+AUTO_RELEASE = "auto_release"
+TRIGGERS = (MANUAL, AUTO, AUTO_RELEASE)
+
+
+class SettlementRecord(models.Model):
+    """One settled family: what was really spent against what was held. Append-only, by trigger.
+
+    :ivar result_json: the first answer, which a repeated call with the same key gets again.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    tenant_id = models.UUIDField()
+    family_id = models.UUIDField()
+    decision_id = models.UUIDField(help_text="The member that was named.")
+    project_id = models.CharField(max_length=200)
+    environment = models.CharField(max_length=10)
+    trigger = models.CharField(max_length=20)
+    reserved_usd = models.DecimalField(max_digits=17, decimal_places=4)
+    actual_usd = models.DecimalField(max_digits=17, decimal_places=4)
+    posted_usd = models.DecimalField(max_digits=17, decimal_places=4)
+    overrun_usd = models.DecimalField(max_digits=17, decimal_places=4)
+    drift_usd = models.DecimalField(max_digits=17, decimal_places=4)
+    exception_reason = models.CharField(max_length=40, null=True)
+    idempotency_key = models.CharField(max_length=200, null=True)
+    payload_sha256 = models.CharField(max_length=64, null=True)
+    notes = models.CharField(max_length=2000, blank=True)
+    settled_by = models.CharField(max_length=60, help_text="Principal id.")
+    settled_at = models.DateTimeField()
+    result_json = models.TextField()
+
+    class Meta:
+        db_table = "billing_settlement"
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(trigger__in=TRIGGERS), name="billing_settlement_trigger_is_known"
+            ),
+            models.UniqueConstraint(
+                fields=["tenant_id", "family_id"], name="billing_settlement_once_a_family"
+            ),
+            models.UniqueConstraint(
+                fields=["tenant_id", "idempotency_key"],
+                condition=Q(idempotency_key__isnull=False),
+                name="billing_settlement_key_once",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["tenant_id", "-id"],
+                condition=Q(exception_reason__isnull=False),
+                name="billing_settlement_exceptions",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"settlement of {self.decision_id}"

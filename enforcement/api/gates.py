@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import uuid
 from typing import Any, Final
 
 import orjson
@@ -24,7 +26,8 @@ from enforcement.api.gate_schema import (
 from enforcement.gate.ask import Ask, TimeBudget
 from enforcement.gate.evaluate import evaluate
 from enforcement.gate.inputs import GateRequest
-from governance.api.callers import principal_of
+from enforcement.reconciliation.operations import ReservationNotActive, confirm
+from governance.api.callers import actor_of, principal_of
 from governance.api.permissions import RequireRole, require_project
 from governance.identity.domain import MEMBER, Principal
 from valdrix.kernel.fields import Fields
@@ -108,8 +111,24 @@ class TerraformPreflightView(_GateView):
             request.data, actor=principal.principal_id, header_key=request.headers.get(KEY_HEADER)
         )
         response = ask_gate(principal, gate_request)
+        if gate_request.stage == "post_apply" and response["persisted"]:
+            _confirm(request, response)
         response["continuation"] = build_continuation(gate_request, response)
         return _answer(response)
+
+
+def _confirm(request: Request, response: dict[str, Any]) -> None:
+    """Confirm what a run's last stage says was applied, where something is held for it.
+
+    It has a transaction of its own, and repeating the stage with its key confirms again.
+    """
+    principal = principal_of(request)
+    with contextlib.suppress(ReservationNotActive):  # A refused change holds nothing to confirm.
+        confirm(
+            actor=actor_of(request, now=timezone.now()),
+            decision_id=uuid.UUID(response["decision_id"]),
+            may_use=lambda project_id: require_project(principal, project_id),
+        )
 
 
 class BatchGateView(_GateView):

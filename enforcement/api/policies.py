@@ -37,6 +37,8 @@ from valdrix.kernel.problems import FieldError
 _TAGS: Final = ["policies"]
 _POINTER: Final = "/policy_document"
 _MAX_VERSION: Final = 2**31 - 1
+_MOST_ERRORS: Final = 1000
+"""More than this is no document that somebody corrects line by line."""
 
 _DOCUMENT: Final = {"type": "object", "description": "See GET policies/schema."}
 _COMMENT: Final = {"type": "string", "maxLength": 2000}
@@ -288,7 +290,14 @@ def _at_its_place(error: InvalidPolicy) -> InvalidPolicy:
 
 
 def _prefixed(errors: tuple[FieldError, ...]) -> tuple[FieldError, ...]:
-    return tuple(FieldError(_POINTER + error.pointer, error.code, error.detail) for error in errors)
+    """Return errors of a document with pointers into the body, at most ``_MOST_ERRORS`` of them."""
+    shown = [
+        FieldError(_POINTER + error.pointer, error.code, error.detail)
+        for error in errors[:_MOST_ERRORS]
+    ]
+    if len(errors) > _MOST_ERRORS:
+        shown.append(FieldError(_POINTER, "too_many_errors", f"{len(errors)} errors in all"))
+    return tuple(shown)
 
 
 def _summarise(version: PolicyVersion | None) -> dict[str, Any]:

@@ -19,6 +19,13 @@ from enforcement.api.policies import (
     PolicyVersionView,
     PolicyView,
 )
+from enforcement.api.reservations import (
+    ActiveReservationsView,
+    ConfirmView,
+    ReconcileOverdueView,
+    ReconcileView,
+    ReconciliationExceptionsView,
+)
 
 urlpatterns: list[URLPattern] = [
     path("gate/terraform", TerraformGateView.as_view()),
@@ -40,4 +47,9 @@ urlpatterns: list[URLPattern] = [
     path("decisions", DecisionsView.as_view()),
     path("decisions/<uuid:decision_id>", DecisionView.as_view()),
     path("ledger", LedgerView.as_view()),
+    path("reservations/active", ActiveReservationsView.as_view()),
+    path("reservations/reconcile-overdue", ReconcileOverdueView.as_view()),
+    path("reservations/reconciliation-exceptions", ReconciliationExceptionsView.as_view()),
+    path("reservations/<uuid:decision_id>/confirm", ConfirmView.as_view()),
+    path("reservations/<uuid:decision_id>/reconcile", ReconcileView.as_view()),
 ]

@@ -18,13 +18,20 @@ from billing.accounts.domain import month_of
 from billing.accounts.locking import AccountScope, find_accounts, lock_accounts
 from billing.reservations.domain import Change, HeldLine, HoldOrder
 from billing.reservations.operations import hold
+from enforcement.decisions.queries import find_response
 from enforcement.gate import failsafe
 from enforcement.gate.ask import Ask, OutOfTime, TimeBudget, Timer
 from enforcement.gate.decision import GateContext, Outcome, decide, encode
 from enforcement.gate.inputs import GateInput, normalise
 from enforcement.gate.lastknown import last_known
 from enforcement.gate.recording import Made, record_decision
-from enforcement.gate.response import Record, build_response, encode_response, mark_replayed
+from enforcement.gate.response import (
+    Record,
+    build_response,
+    decode_response,
+    encode_response,
+    mark_replayed,
+)
 from enforcement.gate.sharing import (
     Sharers,
     build_change,
@@ -38,12 +45,14 @@ from enforcement.idempotency.operations import Claim, claim_key
 from governance.approvals.operations import ApprovalOrder, OpenedApproval, open_approval
 from governance.policies.governing import GoverningPolicy
 from governance.policies.queries import read_governing_policy
-from valdrix.kernel.db import reading, sqlstate_of, transaction
+from valdrix.kernel.db import TimeLimits, reading, sqlstate_of, transaction
 from valdrix.kernel.problems import Refused
 
 log = logging.getLogger("valdrix.gate")
 
 _POLICY_ATTEMPTS: Final = 3
+_RECORDING: Final = TimeLimits(lock_timeout_ms=200, statement_timeout_ms=500)
+"""A fail-safe outcome is recorded quickly or not at all: the caller has waited already."""
 
 
 class RequestFingerprintMismatch(Refused):
@@ -77,7 +86,7 @@ def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
     except Exception as error:
         reason = failsafe.reason_for_sqlstate(sqlstate_of(error))
         log.warning("gate fails safe: %s", reason, exc_info=error)
-    return _fail_safe(ask, reason, budget, timer)
+    return _fail_safe(ask, reason, timer)
 
 
 class _Question(msgspec.Struct, frozen=True):
@@ -283,13 +292,17 @@ def _build_record(ask: Ask, context: GateContext, outcome: Outcome, timer: Timer
     )
 
 
-def _fail_safe(ask: Ask, reason: str, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
+def _fail_safe(ask: Ask, reason: str, timer: Timer) -> dict[str, Any]:
     """Answer what cannot be evaluated, and record it when the database still answers."""
     if not ask.request.dry_run:
         try:
-            with transaction(ask.tenant_id, limits=budget.limits()):
-                governing = _read_policy(ask)
-                return _record_fail_safe(ask, reason, governing, timer)
+            with transaction(ask.tenant_id, limits=_RECORDING):
+                # A connection that broke at COMMIT leaves it open whether the decision stands;
+                # where it does, it is the answer.
+                stored = find_response(ask.tenant_id, ask.decision_id)
+                if stored is not None:
+                    return decode_response(stored)
+                return _record_fail_safe(ask, reason, _read_policy(ask), timer)
         except Exception as error:
             log.warning("a fail-safe outcome could not be recorded", exc_info=error)
     governing_or_none = last_known.find(ask.tenant_id)

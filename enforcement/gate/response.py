@@ -90,9 +90,15 @@ def encode_response(response: dict[str, Any]) -> str:
     return orjson.dumps(response).decode()
 
 
+def decode_response(response_json: str) -> dict[str, Any]:
+    """Return a stored response's members."""
+    response: dict[str, Any] = orjson.loads(response_json)
+    return response
+
+
 def mark_replayed(response_json: str) -> dict[str, Any]:
     """Return a stored response as a later call with the same key gets it."""
-    response: dict[str, Any] = orjson.loads(response_json)
+    response = decode_response(response_json)
     response["replayed"] = True
     return response
 

@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from valdrix.kernel.canonical import canonical_bytes
-from valdrix.kernel.money import to_text
+from valdrix.kernel.money import HOURLY_PLACES, MONTHLY_PLACES, round_amount, to_text
 
 GENESIS_HASH: Final = bytes(32)
 
@@ -28,6 +28,9 @@ BUDGET_CREATED: Final = "budget_created"
 BUDGET_CHANGED: Final = "budget_changed"
 CREDIT_GRANTED: Final = "credit_granted"
 CREDIT_VOIDED: Final = "credit_voided"
+CONFIRMED: Final = "confirmed"
+RECONCILED: Final = "reconciled"
+RELEASED: Final = "released"
 
 
 class EntryFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +127,12 @@ def to_document(tenant_id: uuid.UUID, sequence: int, facts: EntryFacts) -> dict[
     """Return an entry as a JSON document: amounts and ids as strings, times in UTC."""
     document: dict[str, Any] = {"tenant_id": str(tenant_id), "sequence": sequence}
     for name in COLUMNS:
-        document[name] = to_json(getattr(facts, name))
+        value = getattr(facts, name)
+        if isinstance(value, Decimal):
+            # As the column holds it: an entry must read back as the bytes that were hashed.
+            places = HOURLY_PLACES if name == "hourly_delta_usd" else MONTHLY_PLACES
+            value = round_amount(value, places=places)
+        document[name] = to_json(value)
     return document
 
 

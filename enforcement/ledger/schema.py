@@ -47,6 +47,7 @@ BEGIN
     IF NOT FOUND
        OR NEW.tenant_id IS DISTINCT FROM valdrix_current_tenant()
        OR (entry->>'tenant_id')::uuid IS DISTINCT FROM NEW.tenant_id
+       OR jsonb_typeof(entry->'sequence') IS DISTINCT FROM 'number'
        OR (entry->>'sequence')::bigint IS DISTINCT FROM head.sequence + 1
        OR NEW.prev_hash IS DISTINCT FROM head.entry_hash
        OR NEW.entry_hash IS DISTINCT FROM

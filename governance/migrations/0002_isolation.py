@@ -21,9 +21,11 @@ BEGIN
     IF FOUND THEN
         -- Approximate on purpose: one write a minute, not one a request.
         UPDATE governance_api_key k SET last_used_at = clock_timestamp()
-         WHERE k.lookup = p_lookup
-           AND (k.last_used_at IS NULL
-                OR k.last_used_at < clock_timestamp() - interval '1 minute');
+         WHERE k.id = (SELECT due.id FROM governance_api_key due
+                        WHERE due.lookup = p_lookup
+                          AND (due.last_used_at IS NULL
+                               OR due.last_used_at < clock_timestamp() - interval '1 minute')
+                          FOR UPDATE SKIP LOCKED);
     END IF;
 END $$;
 
@@ -70,6 +72,7 @@ class Migration(migrations.Migration):
         isolation.isolate("governance_policy_version"),
         isolation.isolate("governance_forced_mode"),
         isolation.isolate("governance_approval"),
+        isolation.isolate("governance_incident"),
         isolation.append_only("governance_audit_entry"),
         isolation.append_only("governance_policy_version"),
         isolation.append_only("governance_forced_mode"),

@@ -17,13 +17,15 @@ from billing.models import (
     DailyCost,
     Reservation,
     ReservationLine,
+    SettlementRecord,
     Subscription,
 )
 from billing.plans.domain import ENTERPRISE
+from billing.reservations.models import TRIGGERS
 from enforcement.ledger.domain import DECISION_MADE, EntryFacts
 from enforcement.ledger.operations import append
 from enforcement.models import Decision, IdempotencyKey
-from governance.models import Approval, AuditEntry, ForcedMode, PolicyVersion, Tenant
+from governance.models import Approval, AuditEntry, ForcedMode, Incident, PolicyVersion, Tenant
 from tests.factories.tenants import World
 from valdrix.kernel.db import transaction
 from valdrix.kernel.ids import new_id
@@ -50,6 +52,7 @@ def plant_rows(world: World) -> None:
     decision_id = new_id()
     with transaction(world.id):
         _plant_governance(world.id, decision_id, now)
+        _plant_incident(world.id, now)
         _plant_money(world.id, decision_id, now)
         plant_decision(world.id, decision_id, now)
         IdempotencyKey.objects.create(
@@ -165,6 +168,18 @@ def _plant_governance(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetim
     )
 
 
+def _plant_incident(tenant_id: uuid.UUID, now: datetime) -> None:
+    Incident.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        kind="kept_total_differs",
+        subject="account",
+        detail="{}",
+        opened_at=now,
+        last_seen_at=now,
+    )
+
+
 def _plant_money(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) -> None:
     month = date(now.year, now.month, 1)
     Subscription.objects.update_or_create(
@@ -224,4 +239,21 @@ def _plant_money(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) ->
         position=0,
         amount_usd=5,
         month=month,
+    )
+    SettlementRecord.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        family_id=decision_id,
+        decision_id=decision_id,
+        project_id="shop",
+        environment="prod",
+        trigger=TRIGGERS[0],
+        reserved_usd=5,
+        actual_usd=5,
+        posted_usd=5,
+        overrun_usd=0,
+        drift_usd=0,
+        settled_by="user:1",
+        settled_at=now,
+        result_json="{}",
     )

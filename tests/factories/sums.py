@@ -25,9 +25,32 @@ SELECT a.kind, a.id, a.pending_usd, a.reserved_usd, a.shadow_pending_usd, l.pend
                                               ELSE a.pending_usd END
      OR a.total_usd <> a.remaining_usd + a.reserved_usd + a.consumed_usd)
 """
+_MONTHS = """
+WITH line AS (
+    SELECT account_id, month,
+           coalesce(sum(posted_usd) FILTER (WHERE NOT is_shadow AND kind <> 'overrun'), 0) AS posted,
+           coalesce(sum(posted_usd) FILTER (WHERE NOT is_shadow AND kind = 'overrun'), 0) AS overrun,
+           coalesce(sum(posted_usd) FILTER (WHERE is_shadow), 0) AS shadow
+      FROM billing_reservation_line l
+     WHERE tenant_id = %(tenant)s AND (is_shadow OR kind IN ('allocation', 'exposure', 'overrun'))
+     GROUP BY account_id, month)
+SELECT coalesce(l.account_id, m.account_id), m.posted_usd, m.overrun_usd, m.shadow_posted_usd,
+       l.posted, l.overrun, l.shadow
+  FROM line l FULL JOIN (SELECT * FROM billing_account_month WHERE tenant_id = %(tenant)s) m
+    ON m.account_id = l.account_id AND m.month = l.month
+ WHERE coalesce(m.posted_usd, 0) <> coalesce(l.posted, 0)
+    OR coalesce(m.overrun_usd, 0) <> coalesce(l.overrun, 0)
+    OR coalesce(m.shadow_posted_usd, 0) <> coalesce(l.shadow, 0)
+"""
+_CONSUMED = """
+SELECT a.id, a.consumed_usd FROM billing_account a
+ WHERE a.tenant_id = %(tenant)s AND a.kind = 'grant' AND a.consumed_usd <> coalesce(
+       (SELECT sum(l.posted_usd) FROM billing_reservation_line l
+         WHERE l.account_id = a.id AND NOT l.is_shadow), 0)
+"""
 _CHARGES = """
 SELECT c.id, c.held_usd, c.taken_usd, c.family_held_usd FROM billing_charge c
- WHERE c.tenant_id = %(tenant)s AND (
+ WHERE c.tenant_id = %(tenant)s AND c.state = 'active' AND (
        c.held_usd <> coalesce((SELECT sum(r.own_usd + r.taken_usd) FROM billing_reservation r
                                 WHERE r.charge_id = c.id AND r.state = 'active'), 0)
     OR c.taken_usd <> coalesce((SELECT sum(r.taken_usd) FROM billing_reservation r
@@ -45,8 +68,10 @@ def find_differences(tenant_id: uuid.UUID) -> list[Any]:
     with reading(tenant_id), connection.cursor() as cursor:
         cursor.execute(_DIFFERENCES, {"tenant": tenant_id})
         rows = cursor.fetchall()
-        cursor.execute(_CHARGES, {"tenant": tenant_id})
-        return rows + cursor.fetchall()
+        for sql in (_MONTHS, _CONSUMED, _CHARGES):
+            cursor.execute(sql, {"tenant": tenant_id})
+            rows += cursor.fetchall()
+        return rows
 
 
 def check_chain(tenant_id: uuid.UUID) -> int:

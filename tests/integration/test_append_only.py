@@ -19,6 +19,7 @@ import pytest
 from django.db import DatabaseError, connection, connections, models
 from psycopg import sql
 
+from billing.models import SettlementRecord
 from enforcement.ledger.domain import (
     COLUMNS,
     ChainVerifier,
@@ -47,8 +48,14 @@ APPEND_ONLY = "VX002"
 NOT_THE_NEXT_ENTRY = "VX003"
 NOT_PERMITTED = "42501"
 
-APPEND_ONLY_MODELS = (LedgerEntry, Decision, PolicyVersion, ForcedMode, AuditEntry)
-TRIGGERS = ("no_change", "no_truncate")
+APPEND_ONLY_MODELS = (
+    LedgerEntry,
+    Decision,
+    PolicyVersion,
+    ForcedMode,
+    AuditEntry,
+    SettlementRecord,
+)
 
 each_append_only_table = pytest.mark.parametrize(
     "model", APPEND_ONLY_MODELS, ids=lambda model: model._meta.db_table

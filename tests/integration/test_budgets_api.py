@@ -89,9 +89,7 @@ def test_what_is_taken_of_a_month_is_shown_and_headroom_never_below_zero(
     assert (lowered.status_code, lowered.json()["headroom_usd"]) == (200, "0.0000")
 
 
-def test_a_budget_on_actuals_shows_what_the_project_really_spent(
-    api: Api, tenant: World
-) -> None:
+def test_a_budget_on_actuals_shows_what_the_project_really_spent(api: Api, tenant: World) -> None:
     budget = make(api, tenant, basis="actuals")
     today = datetime.now(UTC).date()
     with transaction(tenant.id):
@@ -151,9 +149,7 @@ def test_the_same_scope_twice_is_refused(api: Api, tenant: World, scope: dict[st
     assert rows_of(tenant) == before
 
 
-def test_two_admins_at_once_open_one_budget(
-    api: Api, tenant: World, run_in_threads: Any
-) -> None:
+def test_two_admins_at_once_open_one_budget(api: Api, tenant: World, run_in_threads: Any) -> None:
     answers = run_in_threads(6, lambda _: Api().post("budgets", SHOP, key=tenant.admin.key))
     codes = sorted(answer.status_code for answer in answers)
     assert codes == [201, 409, 409, 409, 409, 409]
@@ -174,9 +170,7 @@ def test_members_read_and_only_admins_write(api: Api, tenant: World) -> None:
     assert rows_of(tenant) == before
 
 
-def test_another_tenants_budget_is_not_there(
-    api: Api, tenant: World, other_tenant: World
-) -> None:
+def test_another_tenants_budget_is_not_there(api: Api, tenant: World, other_tenant: World) -> None:
     budget = make(api, tenant)
     before = rows_of(tenant)
     for answer in (

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from billing.models import Account
+from enforcement.ledger.verification import verify_ledger
 from enforcement.models import LedgerEntry
 from governance.models import AuditEntry
 from tests.client import Api
@@ -45,9 +46,7 @@ def in_hours(hours: int) -> str:
 
 def test_a_new_grant_remains_as_a_whole(api: Api, tenant: World) -> None:
     expiry = in_hours(48)
-    grant = make(
-        api, tenant, pool="emergency", project_id="shop", expires_at=expiry, priority=0
-    )
+    grant = make(api, tenant, pool="emergency", project_id="shop", expires_at=expiry, priority=0)
     assert grant | {"id": "", "created_at": ""} == {
         "id": "", "created_at": "", "created_by": f"key:{tenant.admin.key_id}",
         "pool": "emergency", "project_id": "shop", "status": "active", "priority": 0,
@@ -60,16 +59,12 @@ def test_a_new_grant_remains_as_a_whole(api: Api, tenant: World) -> None:
     assert (read.status_code, read.json()) == (200, grant)
 
 
-def test_the_defaults_are_a_tenant_wide_grant_that_does_not_expire(
-    api: Api, tenant: World
-) -> None:
+def test_the_defaults_are_a_tenant_wide_grant_that_does_not_expire(api: Api, tenant: World) -> None:
     grant = make(api, tenant)
     assert (grant["project_id"], grant["expires_at"], grant["priority"]) == (None, None, 100)
 
 
-def test_granting_is_audited_and_on_the_ledger_without_its_reason(
-    api: Api, tenant: World
-) -> None:
+def test_granting_is_audited_and_on_the_ledger_without_its_reason(api: Api, tenant: World) -> None:
     grant = make(api, tenant, project_id="shop")
     with reading(tenant.id):
         audit = AuditEntry.objects.get(action="credit.grant")
@@ -104,6 +99,40 @@ def test_a_void_grant_keeps_its_amounts_and_offers_nothing(api: Api, tenant: Wor
     assert entry.amount_usd == Decimal("350.0000")
 
 
+def test_the_gate_draws_on_a_grant_until_it_is_voided(api: Api, tenant: World) -> None:
+    document = {
+        "environments": {"nonprod": ["dev"]},
+        "thresholds": {"nonprod": {"require_approval_from_usd": "5000.00"}},
+    }
+    body = {"policy_document": document, "base_version": 0}
+    assert api.put("policies", body, key=tenant.admin.key).status_code == 200
+    budget = {"project_id": "shop", "monthly_limit_usd": "100.00"}
+    assert api.post("budgets", budget, key=tenant.admin.key).status_code == 201
+    grant = make(api, tenant)
+    assert ask(api, tenant, "150.00") == ("ALLOW_WITH_CREDITS", "50.0000")
+    drawn = api.get(f"credits/{grant['id']}", key=tenant.key).json()
+    assert [drawn[name] for name in AMOUNTS] == ["500.0000", "450.0000", "50.0000", "0.0000"]
+    voided = api.post(f"credits/{grant['id']}/void", {}, key=tenant.admin.key).json()
+    assert [voided[name] for name in AMOUNTS] == [drawn[name] for name in AMOUNTS]
+    assert ask(api, tenant, "1.00") == ("DENY", "0.0000")
+    (shown,) = api.get("budgets", key=tenant.key).json()["results"]
+    assert (shown["pending_usd"], shown["headroom_usd"]) == ("100.0000", "0.0000")
+    ledger = verify_ledger(tenant.id)
+    assert (ledger.status, ledger.entries > 5) == ("intact", True)
+
+
+def ask(api: Api, world: World, delta_usd: str) -> tuple[str, str]:
+    """Ask the gate for a change; return its decision and what it took of reserved credits."""
+    body = {
+        "project_id": "shop", "environment": "dev", "action": "terraform.apply",
+        "resource_reference": f"module.of-{delta_usd}", "estimated_monthly_delta_usd": delta_usd,
+        "idempotency_key": f"key-{delta_usd}",
+    }  # fmt: skip
+    answer = api.post("gate/terraform", body, key=world.member.key)
+    assert answer.status_code == 200, answer.content
+    return answer.json()["decision"], answer.json()["reserved_reserved_credit_usd"]
+
+
 def test_a_grant_is_voided_once(api: Api, tenant: World) -> None:
     grant = make(api, tenant)
     assert api.post(f"credits/{grant['id']}/void", key=tenant.admin.key).status_code == 200
@@ -113,9 +142,7 @@ def test_a_grant_is_voided_once(api: Api, tenant: World) -> None:
     assert rows_of(tenant) == before
 
 
-def test_two_admins_at_once_void_a_grant_once(
-    api: Api, tenant: World, run_in_threads: Any
-) -> None:
+def test_two_admins_at_once_void_a_grant_once(api: Api, tenant: World, run_in_threads: Any) -> None:
     path = f"credits/{make(api, tenant)['id']}/void"
     answers = run_in_threads(5, lambda _: Api().post(path, {}, key=tenant.admin.key))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
@@ -148,9 +175,7 @@ def test_members_read_and_only_admins_write(api: Api, tenant: World) -> None:
     assert rows_of(tenant) == before
 
 
-def test_another_tenants_grant_is_not_there(
-    api: Api, tenant: World, other_tenant: World
-) -> None:
+def test_another_tenants_grant_is_not_there(api: Api, tenant: World, other_tenant: World) -> None:
     grant = make(api, tenant)
     before = rows_of(tenant)
     for answer in (

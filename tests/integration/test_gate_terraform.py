@@ -7,9 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from billing.models import AccountMonth, ReservationLine
+from enforcement.gate import evaluate as evaluate_module
 from enforcement.models import Decision, IdempotencyKey, LedgerEntry
 from governance.models import Approval
 from tests.client import Api
@@ -399,3 +400,53 @@ def test_the_database_refuses_an_overdrawn_grant(tenant: World) -> None:
         )
 
     assert shop.grant_state(grant)["remaining_amount_usd"] == Decimal(10)
+
+
+def test_a_committed_decision_whose_answer_was_lost_is_found_again(
+    tenant: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that breaks after COMMIT: the decision stands, and it is the answer."""
+    shop = Shop(tenant)
+    budget = shop.budget("100.00")
+    real = evaluate_module._evaluate_once
+
+    def break_after_commit(*arguments: Any) -> dict[str, Any]:
+        real(*arguments)
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(evaluate_module, "_evaluate_once", break_after_commit)
+    answer = shop.ask("60.00", key="k")
+    monkeypatch.undo()
+
+    assert (answer["decision"], answer["persisted"]) == ("ALLOW", True)
+    assert shop.budget_state(budget)["pending_usd"] == Decimal(60)
+    assert shop.ask("60.00", key="k") == {**answer, "replayed": True}
+
+
+@pytest.mark.parametrize(
+    ("mode", "decision"), [("shadow", "ALLOW"), ("soft", "REQUIRE_APPROVAL"), ("hard", "DENY")]
+)
+def test_a_gate_that_cannot_have_its_lock_fails_safe_and_the_retry_is_evaluated(
+    tenant: World, settings: Any, mode: str, decision: str
+) -> None:
+    settings.GATE_LOCK_TIMEOUT_MS = 50
+    shop = Shop(tenant, modes={"terraform": {"default": mode}})
+    budget = shop.budget("100.00")
+    holder = connection.copy("default")
+    try:
+        with holder.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT set_config('valdrix.tenant', %s, true)", [str(tenant.id)])
+            cursor.execute("SELECT 1 FROM billing_account FOR UPDATE")
+            answer = shop.ask("60.00", key="k")
+            cursor.execute("ROLLBACK")
+    finally:
+        holder.close()
+
+    assert (answer["decision"], answer["reason_codes"]) == (decision, ["gate_lock_timeout"])
+    assert (answer["persisted"], answer["approval_request_id"]) == (True, None)
+    assert (answer["reserved_allocation_usd"], answer["entitlement_waterfall"]) == ("0.0000", [])
+    assert shop.budget_state(budget)["pending_usd"] == 0
+    retried = shop.ask("60.00", key="k")
+    assert (retried["decision"], retried["replayed"]) == ("ALLOW", False)
+    assert check_chain(tenant.id) >= 4

@@ -150,6 +150,21 @@ def test_authentication_leaves_no_tenant_behind(tenant: World) -> None:
         assert cursor.fetchone() == (None,)
 
 
+def test_without_a_database_nobody_is_told_that_their_key_is_wrong(
+    api: Api, tenant: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.close()
+    with monkeypatch.context() as patch:
+        patch.setitem(connection.settings_dict, "PORT", "1")
+        response = api.get("members", key=tenant.owner.key)
+        problem(response, 503, "database_unavailable")
+        assert int(response["Retry-After"]) >= 1
+        problem(api.get("members", key="vdx_typo"), 401, "authentication_failed")
+        problem(api.get("members"), 401, "not_authenticated")
+        connection.close()
+    assert api.get("members", key=tenant.owner.key).status_code == 200
+
+
 # Permissions
 
 

@@ -55,9 +55,7 @@ def test_an_item_answers_which_approval_authorised_a_decision(api: Api, tenant: 
     assert item["entry_hash"] == hashlib.sha256(bytes(32) + canonical.encode()).hexdigest()
 
 
-def test_items_are_chained_newest_first_unless_asked_otherwise(
-    api: Api, tenant: World
-) -> None:
+def test_items_are_chained_newest_first_unless_asked_otherwise(api: Api, tenant: World) -> None:
     append_entries(tenant.id, [build_facts() for _ in range(3)])
     newest_first = read(api, tenant)
     assert sequences(newest_first) == [3, 2, 1]

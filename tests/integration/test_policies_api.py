@@ -50,9 +50,7 @@ def publish(api: Api, world: World, document: Any, base_version: int) -> dict[st
     return dict(answer.json())
 
 
-def test_before_the_first_publication_the_empty_policy_is_live(
-    api: Api, tenant: World
-) -> None:
+def test_before_the_first_publication_the_empty_policy_is_live(api: Api, tenant: World) -> None:
     answer = api.get("policies", key=tenant.member.key)
     assert (answer.status_code, answer.json()) == (200, {
         "policy_version": 0, "policy_document_sha256": sha256_hex({}),
@@ -94,9 +92,7 @@ def test_a_publication_is_audited_and_on_the_ledger(api: Api, tenant: World) -> 
     assert "agreed" not in entry.canonical
 
 
-def test_the_same_document_can_be_published_again_as_a_new_version(
-    api: Api, tenant: World
-) -> None:
+def test_the_same_document_can_be_published_again_as_a_new_version(api: Api, tenant: World) -> None:
     first, second = publish(api, tenant, SOFT, 0), publish(api, tenant, SOFT, 1)
     assert second["policy_version"] == 2
     assert second["policy_document_sha256"] == first["policy_document_sha256"]
@@ -112,9 +108,7 @@ def test_a_stale_base_version_is_refused(api: Api, tenant: World, base_version: 
     assert rows_of(tenant) == before
 
 
-def test_of_two_admins_at_once_one_publishes(
-    api: Api, tenant: World, run_in_threads: Any
-) -> None:
+def test_of_two_admins_at_once_one_publishes(api: Api, tenant: World, run_in_threads: Any) -> None:
     body = {"policy_document": SOFT, "comment": "x", "base_version": 0}
     answers = run_in_threads(5, lambda _: Api().put("policies", body, key=tenant.admin.key))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
@@ -164,6 +158,17 @@ def test_lint_tells_every_error_and_publishes_nothing(api: Api, tenant: World) -
     assert rows_of(tenant) == (0, 0, 0, 0)
 
 
+def test_a_document_with_thousands_of_errors_gets_an_answer_of_bounded_size(
+    api: Api, tenant: World
+) -> None:
+    document = {f"typo_{number}": 1 for number in range(3000)}
+    answer = api.post("policies/lint", {"policy_document": document}, key=tenant.key).json()
+    assert (answer["valid"], len(answer["errors"])) == (False, 1001)
+    assert answer["errors"][-1] == {
+        "pointer": "/policy_document", "code": "too_many_errors", "detail": "3000 errors in all",
+    }  # fmt: skip
+
+
 def test_diff_compares_with_the_live_document(api: Api, tenant: World) -> None:
     publish(api, tenant, SOFT, 0)
     answer = api.post("policies/diff", {"policy_document": HARD}, key=tenant.key)
@@ -178,9 +183,7 @@ def test_diff_compares_with_the_live_document(api: Api, tenant: World) -> None:
     assert (bad.status_code, bad.json()["code"]) == (422, "invalid_policy")
 
 
-def test_rolling_back_publishes_the_old_document_as_a_new_version(
-    api: Api, tenant: World
-) -> None:
+def test_rolling_back_publishes_the_old_document_as_a_new_version(api: Api, tenant: World) -> None:
     publish(api, tenant, SOFT, 0)
     publish(api, tenant, HARD, 1)
     body = {"comment": "too strict", "base_version": 2}
@@ -192,9 +195,7 @@ def test_rolling_back_publishes_the_old_document_as_a_new_version(
     before = rows_of(tenant)
     stale = api.post("policies/versions/1/rollback", body, key=tenant.admin.key)
     assert (stale.status_code, stale.json()["code"]) == (409, "policy_version_conflict")
-    missing = api.post(
-        "policies/versions/9/rollback", {"base_version": 3}, key=tenant.admin.key
-    )
+    missing = api.post("policies/versions/9/rollback", {"base_version": 3}, key=tenant.admin.key)
     assert missing.status_code == 404
     assert rows_of(tenant) == before
 
@@ -205,9 +206,7 @@ def test_a_version_that_is_not_there_is_404(api: Api, tenant: World, number: str
     assert api.get(f"policies/versions/{number}", key=tenant.key).status_code == 404
 
 
-def test_another_tenants_policy_is_not_seen(
-    api: Api, tenant: World, other_tenant: World
-) -> None:
+def test_another_tenants_policy_is_not_seen(api: Api, tenant: World, other_tenant: World) -> None:
     publish(api, tenant, SOFT, 0)
     key = other_tenant.owner.key
     assert api.get("policies", key=key).json()["policy_version"] == 0
@@ -218,9 +217,7 @@ def test_another_tenants_policy_is_not_seen(
     assert rows_of(other_tenant) == (0, 0, 0, 0)
 
 
-def test_a_mode_rises_by_promotion_only_where_the_tenant_says_so(
-    api: Api, tenant: World
-) -> None:
+def test_a_mode_rises_by_promotion_only_where_the_tenant_says_so(api: Api, tenant: World) -> None:
     publish(api, tenant, SOFT, 0)
     with transaction(tenant.id):
         Tenant.objects.update(promotion_required=True)
@@ -337,9 +334,7 @@ def test_a_bad_order_changes_nothing(
     assert rows_of(tenant) == (0, 0, 0, 0)
 
 
-def test_what_governs_is_read_in_one_round_trip_and_never_stale(
-    api: Api, tenant: World
-) -> None:
+def test_what_governs_is_read_in_one_round_trip_and_never_stale(api: Api, tenant: World) -> None:
     now = datetime.now(UTC)
     modes = []
     for base_version, document in enumerate((SOFT, HARD, SOFT)):

@@ -99,9 +99,7 @@ OTHER: Final = TenantContent(
     budgets=(
         BudgetTerms(project_id=PROJECT, environment="prod", monthly_limit_usd=Decimal("400.0000")),
     ),
-    grants=(
-        GrantTerms(pool=RESERVED_POOL, total_usd=Decimal("50.0000"), reason="Welcome credit"),
-    ),
+    grants=(GrantTerms(pool=RESERVED_POOL, total_usd=Decimal("50.0000"), reason="Welcome credit"),),
     projects={PROJECT: Decimal("9.00")},
     has_console=False,
 )

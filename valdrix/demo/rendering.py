@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from valdrix.kernel.money import EXACT
+
 WIDTH: Final = 80
 _INNER: Final = WIDTH - 4
 _LABEL: Final = 10
@@ -15,6 +17,7 @@ _COLUMNS: Final = (18, _BAR, 11, 10, 9, 7)
 _USED: Final = "█"
 _ASKED: Final = "▒"
 _FREE: Final = "·"
+_CENT: Final = Decimal("0.01")
 _HEADINGS: Final = {
     "ALLOW": "ALLOW",
     "ALLOW_WITH_CREDITS": "ALLOW WITH CREDITS",
@@ -67,7 +70,7 @@ def _blocks(amount: Decimal, limit: Decimal, width: int) -> int:
 
 def _heading(answer: Answer) -> list[str]:
     where = f"{answer['project_id']} · {answer['environment']} · {answer['action']}"
-    decision = _HEADINGS.get(answer["decision"], answer["decision"])
+    decision: str = _HEADINGS.get(answer["decision"]) or answer["decision"]
     return [f"{decision}{where:>{max(len(where) + 2, _INNER - len(decision))}}"]
 
 
@@ -91,11 +94,9 @@ def _labelled_facts(answer: Answer) -> Iterable[tuple[str, str]]:
         yield "Spending", _spending(context)
         yield "Risk", _risk(context)
     yield "Reserved", _reserved(answer)
-    yield (
-        "Policy",
-        f"version {answer['policy_version']}, sha256 {answer['policy_document_sha256'][:12]}…,"
-        f" mode {answer['mode']} by {answer['mode_scope']}",
-    )
+    digest = answer["policy_document_sha256"][:12]
+    mode = f"mode {answer['mode']} by {answer['mode_scope']}"
+    yield "Policy", f"version {answer['policy_version']}, sha256 {digest}…, {mode}"
     yield "Decision", answer["decision_id"] or "not recorded"
     if answer["approval_request_id"] is not None:
         yield "Approval", answer["approval_request_id"]
@@ -184,11 +185,14 @@ def _reasons(reasons: Sequence[Answer]) -> list[str]:
 
 
 def _usd(amount: str | Decimal) -> str:
-    return f"{Decimal(amount):,.2f}"
+    return f"{EXACT.quantize(Decimal(amount), _CENT):,}"
 
 
 def _boxed(lines: Iterable[str]) -> list[str]:
-    fitted = [part for line in lines for part in (textwrap.wrap(line, _INNER) if len(line) > _INNER else [line])]
+    fitted: list[str] = []
+    for line in lines:
+        # Spaces inside a line that fits are its layout.
+        fitted += [line] if len(line) <= _INNER else textwrap.wrap(line, _INNER)
     return [f"│ {line:<{_INNER}} │" for line in fitted]
 
 

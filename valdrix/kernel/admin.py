@@ -62,7 +62,7 @@ def seat_of(request: HttpRequest) -> Tenancy:
     return seat.current
 
 
-class BoundedPaginator(Paginator[Any]):
+class BoundedPaginator(Paginator):
     """Counts and shows the first 5,000 rows at most, so that no page walks a whole history."""
 
     reach: ClassVar[int] = 5000

@@ -78,9 +78,7 @@ class _Scale:
         return Segment(kind, _percent(start, self.whole), _percent(amount, self.whole))
 
 
-def build_bar(
-    parts: Iterable[tuple[str, Decimal]], *, limit: Decimal | None, label: str
-) -> Bar:
+def build_bar(parts: Iterable[tuple[str, Decimal]], *, limit: Decimal | None, label: str) -> Bar:
     """Return the bar of some amounts, one after the other, against a limit.
 
     :param limit: None makes the amounts' sum the whole.

@@ -42,6 +42,8 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "parent_decision_not_applicable": 409,
     "policy_version_conflict": 409,
     "request_fingerprint_mismatch": 409,
+    "reservation_not_active": 409,
+    "settlement_inconsistent": 409,
     "tenant_exists": 409,
     "user_exists": 409,
     # 411, 413, 415, 422, 429

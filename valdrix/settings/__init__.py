@@ -7,6 +7,7 @@ from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 from valdrix.settings.logs import build_logging
 
@@ -30,7 +31,7 @@ def _database(name: str) -> dict[str, Any]:
         raise ImproperlyConfigured(f"{name} must be a postgresql:// URL")
     config["CONN_MAX_AGE"] = 60
     config["CONN_HEALTH_CHECKS"] = True
-    config.setdefault("OPTIONS", {}).update({"connect_timeout": 5, "application_name": "valdrix"})
+    config.setdefault("OPTIONS", {}).update({"connect_timeout": 2, "application_name": "valdrix"})
     return config
 
 
@@ -168,10 +169,39 @@ GATE_LOCK_TIMEOUT_MS = _number(
     "ENFORCEMENT_GATE_LOCK_TIMEOUT_MS", default=1500, minimum=10, maximum=30000
 )
 
+# Without a broker the jobs of valdrix.schedule run in `manage.py run_jobs`.
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="") or env.str("REDIS_URL", default="")
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TIMEZONE = TIME_ZONE
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+
 LOGGING = build_logging(level=env.str("LOG_LEVEL", default="INFO"))
 UNFOLD = {
     "SITE_TITLE": "Valdrix",
     "SITE_HEADER": "Valdrix",
     "SITE_SUBHEADER": "Economic control plane",
+    "SITE_URL": None,
+    "SITE_ICON": lambda request: static("valdrix/mark.svg"),
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("valdrix/mark.svg")}
+    ],
+    "STYLES": [lambda request: static("valdrix/console.css")],
     "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "COLORS": {
+        "primary": {
+            "50": "#eff6ff",
+            "100": "#dbeafe",
+            "200": "#bfdbfe",
+            "300": "#93c5fd",
+            "400": "#60a5fa",
+            "500": "#3b82f6",
+            "600": "#1d4ed8",
+            "700": "#1e40af",
+            "800": "#1e3a8a",
+            "900": "#172f6b",
+            "950": "#0f1f4d",
+        },
+    },
 }

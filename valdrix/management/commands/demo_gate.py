@@ -27,6 +27,7 @@ class Command(BaseCommand):
         "Sends the demo's Infracost estimate to the gate over HTTP, once for prod and once for"
         " nonprod, and prints the decisions, a sign-in, an API key and a curl to paste."
     )
+    requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take the server's address and the file that `seed_demo` wrote."""
@@ -96,7 +97,7 @@ API keys
 
 Ask the gate yourself (with "prod" and "640.00" it needs an owner's approval):
 
-curl -sS {base_url}{GATE} \\
+curl -sS -w '\\n' {base_url}{GATE} \\
   -H 'Authorization: Bearer {demo["api_keys"]["member"]}' \\
   -H 'Content-Type: application/json' \\
   -d '{body}'

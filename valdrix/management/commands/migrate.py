@@ -44,4 +44,11 @@ class Command(DjangoMigrate):
                     "ALTER DEFAULT PRIVILEGES IN SCHEMA public"
                     f" GRANT USAGE, SELECT ON SEQUENCES TO {quoted}"
                 )
-        return super().handle(*args, **options)
+        answer = super().handle(*args, **options)
+        if role != connection.settings_dict["USER"]:
+            with connection.cursor() as cursor:
+                # Readiness believes this table: the application reads it and never writes it.
+                cursor.execute(
+                    f"REVOKE INSERT, UPDATE, DELETE ON django_migrations FROM {quoted}"
+                )
+        return answer

@@ -24,6 +24,7 @@ class Command(BaseCommand):
         "Makes the demo tenants where they are missing, and writes what scripts need to use them."
         " Doing it again changes nothing; keys and passwords are kept beside the file."
     )
+    requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take the server's address, the file and the tenants' names."""

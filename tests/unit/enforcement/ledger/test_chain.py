@@ -39,7 +39,9 @@ def vectors() -> list[dict[str, Any]]:
 
 def build_chain(count: int) -> list[ChainedEntry]:
     facts = [
-        EntryFacts(event="decision_made", at=AT, principal="user:1", amount_usd=Decimal(f"{n}.0000"))
+        EntryFacts(
+            event="decision_made", at=AT, principal="user:1", amount_usd=Decimal(f"{n}.0000")
+        )
         for n in range(count)
     ]
     return chain(TENANT, Head(0, GENESIS_HASH), facts)
@@ -106,7 +108,11 @@ def test_a_chain_goes_on_from_its_head() -> None:
     (entry,) = chain(
         TENANT,
         Head(2, whole[1].entry_hash),
-        [EntryFacts(event="decision_made", at=AT, principal="user:1", amount_usd=Decimal("2.0000"))],
+        [
+            EntryFacts(
+                event="decision_made", at=AT, principal="user:1", amount_usd=Decimal("2.0000")
+            )
+        ],
     )
     assert entry == whole[2]
 
@@ -158,7 +164,9 @@ def test_swapped_and_repeated_entries_are_found() -> None:
 
 def test_another_tenants_entry_is_found() -> None:
     verifier = ChainVerifier(uuid.UUID(int=7))
-    assert verifier.check(build_chain(1)[0]) == Fault(1, "the entry names another tenant or sequence")
+    assert verifier.check(build_chain(1)[0]) == Fault(
+        1, "the entry names another tenant or sequence"
+    )
 
 
 def test_a_column_that_differs_from_the_text_is_named() -> None:

@@ -1,0 +1,1 @@
+"""The console pages of decisions, the ledger, and money against its limits."""

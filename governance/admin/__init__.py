@@ -1,0 +1,1 @@
+"""The console pages of policies, approvals, the audit log and credentials."""

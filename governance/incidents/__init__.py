@@ -1,0 +1,1 @@
+"""Incidents: what is wrong and needs a person, as rows of truth."""

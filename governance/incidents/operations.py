@@ -1,0 +1,52 @@
+"""Writes of incidents."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import connection
+
+from valdrix.kernel.db import transaction_required
+
+_OPEN = """
+INSERT INTO governance_incident AS kept
+    (id, tenant_id, kind, subject, detail, state, occurrences, opened_at, last_seen_at)
+VALUES (%(id)s, %(tenant)s, %(kind)s, %(subject)s, %(detail)s, 'open', 1, %(at)s, %(at)s)
+ON CONFLICT (tenant_id, kind, subject) WHERE state = 'open'
+DO UPDATE SET occurrences = kept.occurrences + 1, last_seen_at = excluded.last_seen_at,
+              detail = excluded.detail
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What was seen to be wrong, with whom, and when."""
+
+    incident_id: uuid.UUID
+    tenant_id: uuid.UUID
+    kind: str
+    subject: str
+    detail: str
+    at: datetime
+
+
+def open_incident(*, sighting: Sighting) -> None:
+    """Open an incident, or count one more occurrence of the open one of its kind and subject.
+
+    :raises NotInTransaction: outside a transaction.
+    """
+    transaction_required()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _OPEN,
+            {
+                "id": sighting.incident_id,
+                "tenant": sighting.tenant_id,
+                "kind": sighting.kind,
+                "subject": sighting.subject,
+                "detail": sighting.detail,
+                "at": sighting.at,
+            },
+        )

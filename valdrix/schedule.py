@@ -1,0 +1,39 @@
+"""The one table of scheduled jobs: Celery beat and the in-process runner both read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One scheduled job.
+
+    :ivar name: what logs, locks and commands call it; permanent, because it names a lock.
+    :ivar function: dotted path of a function without arguments that returns a sentence for the
+        log, or None, and raises when the job failed.
+    :ivar interval_seconds: from the start of one run to the start of the next.
+    :ivar singleton: whether two runs at once, wherever they are, must not happen.
+    """
+
+    name: str
+    function: str
+    interval_seconds: int
+    singleton: bool
+
+
+_DAY: Final = int(timedelta(days=1).total_seconds())
+
+# fmt: off
+JOBS: Final[tuple[Job, ...]] = (
+    Job("verify-ledgers", "valdrix.jobs.upkeep.verify_ledgers", _DAY, singleton=True),
+    Job("clear-sessions", "valdrix.jobs.upkeep.clear_sessions", _DAY, singleton=True),
+)
+# fmt: on
+
+
+def find_job(name: str) -> Job | None:
+    """Return the job of a name, or None."""
+    return next((job for job in JOBS if job.name == name), None)
