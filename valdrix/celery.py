@@ -6,8 +6,10 @@ No request depends on the broker; it only tells workers what the clock says.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import setup_logging
 
 from valdrix.jobs.running import Outcome, run_job
 from valdrix.schedule import JOBS, Job
@@ -21,6 +23,13 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 def task_name(job: Job) -> str:
     """Return the name of a job's task."""
     return f"valdrix.jobs.{job.name}"
+
+
+def keep_logging(**_options: Any) -> None:
+    """Keep the logs as Django's settings have them: Celery would give them another form."""
+
+
+setup_logging.connect(keep_logging)
 
 
 class JobFailed(Exception):

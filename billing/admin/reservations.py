@@ -18,9 +18,9 @@ from governance.identity.domain import ADMIN, OWNER
 from valdrix.kernel.admin import TenantModelAdmin, column_filter
 from valdrix.kernel.admin_display import (
     GOOD,
+    INFO,
     NEUTRAL,
     NOTHING,
-    WARN,
     Panel,
     badge,
     link,
@@ -30,7 +30,7 @@ from valdrix.kernel.admin_display import (
     words,
 )
 
-_TONES: Final = {ACTIVE: WARN, SETTLED: GOOD, RELEASED: NEUTRAL}
+_TONES: Final = {ACTIVE: INFO, SETTLED: GOOD, RELEASED: NEUTRAL}
 
 
 class ReservationAdmin(TenantModelAdmin):

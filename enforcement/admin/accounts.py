@@ -167,13 +167,9 @@ class AccountAdmin(TenantModelAdmin):
         """Return the list's class."""
         return AccountChangeList
 
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> Any:
-        """Answer the list under the name of the kind."""
-        title = _TITLES[_kind_of(request)]
-        context = {"title": title, "crumbs": [(None, title)], **(extra_context or {})}
-        return super().changelist_view(request, context)
+    def get_list_title(self, request: HttpRequest, row: Any = None) -> str:
+        """Return the name of the kind."""
+        return _TITLES[_kind_of(request) if row is None else row.kind]
 
     def search(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
         """Return the accounts of a project or team; a tenant has few enough to compare parts."""

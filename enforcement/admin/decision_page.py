@@ -21,6 +21,7 @@ from governance.identity.queries import find_membership
 from governance.models import Approval
 from valdrix.kernel.admin_display import (
     GOOD,
+    INFO,
     NEUTRAL,
     NOTHING,
     WARN,
@@ -40,7 +41,7 @@ from valdrix.kernel.money import ZERO
 
 _SHOWN_ENTRIES: Final = 100
 _SEES_RECORDS: Final = (ADMIN, OWNER)
-_LINE_TONES: Final = {PENDING: WARN, POSTED: GOOD}
+_LINE_TONES: Final = {PENDING: INFO, POSTED: GOOD}
 
 Rows = list[tuple[str, Any]]
 
@@ -304,7 +305,7 @@ def _find_lines(reservation: Reservation) -> list[ReservationLine]:
 
 
 def _reservation_rows(reservation: Reservation, response: Mapping[str, Any]) -> Rows:
-    tone = WARN if reservation.state == ACTIVE else NEUTRAL
+    tone = INFO if reservation.state == ACTIVE else NEUTRAL
     rows: Rows = [
         ("State", badge(reservation.state, tone)),
         ("Own part", f"{usd(reservation.own_usd)} USD"),

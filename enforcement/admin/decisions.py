@@ -15,8 +15,8 @@ from billing.accounts.domain import BUDGET
 from billing.models import Account
 from enforcement.admin import labels
 from enforcement.admin.decision_page import build_page
-from enforcement.models import Decision
 from enforcement.decisions.models import DECISIONS
+from enforcement.models import Decision
 from governance.identity.domain import ROLES
 from governance.policies.domain import SOURCES
 from governance.policies.environments import ENVIRONMENTS
@@ -109,7 +109,7 @@ class DecisionAdmin(TenantModelAdmin):
     def project(self, row: Decision) -> SafeString:
         """Return the project and its environment."""
         return format_html(
-            '<span class="vx-clip">{}</span> <span class="vx-sub">{}</span>',
+            '<div class="vx-cell"><span>{}</span> <span class="vx-sub">{}</span></div>',
             row.project_id,
             row.environment,
         )
@@ -118,7 +118,7 @@ class DecisionAdmin(TenantModelAdmin):
     def change(self, row: Decision) -> SafeString:
         """Return the action and the resource."""
         return format_html(
-            '<span class="vx-clip">{}</span> <span class="vx-sub vx-clip">{}</span>',
+            '<div class="vx-cell"><span>{}</span> <span class="vx-sub vx-clip">{}</span></div>',
             row.action,
             row.resource_reference,
         )

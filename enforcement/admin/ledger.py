@@ -13,9 +13,9 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from enforcement.admin import labels
+from enforcement.decisions.models import DECISIONS
 from enforcement.ledger import domain as ledger
 from enforcement.models import LedgerEntry
-from enforcement.decisions.models import DECISIONS
 from governance.identity.domain import ADMIN, OWNER
 from valdrix.kernel.admin import TenantModelAdmin, column_filter
 from valdrix.kernel.admin_display import (
@@ -52,6 +52,7 @@ class LedgerEntryAdmin(TenantModelAdmin):
     """The hash chain, newest entry first. Addresses use the sequence, which is the tenant's own."""
 
     roles = (ADMIN, OWNER)
+    list_title = "Ledger"
     url_field = "sequence"
     ordering = ("-sequence",)
     deferred = ("canonical", "prev_hash")

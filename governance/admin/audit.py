@@ -20,6 +20,7 @@ class AuditEntryAdmin(TenantModelAdmin):
     """Who changed what, from where."""
 
     roles = (ADMIN, OWNER)
+    list_title = "Audit log"
     deferred = ("before", "after")
     ordering = ("-at", "-id")
     empty_text = "No change matches."

@@ -22,6 +22,7 @@ class ApiKeyAdmin(TenantModelAdmin):
     """Which machines may call, as whom, and until when."""
 
     roles = (OWNER,)
+    list_title = "API keys"
     empty_text = "No API key yet."
     list_display = ("named", "state", "prefix", "role", "bound_to", "answers_for", "used", "ends")
     list_display_links = ("named",)

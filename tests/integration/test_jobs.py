@@ -98,6 +98,9 @@ def runner() -> Iterator[Callable[[list[Job]], Callable[[], None]]]:
     Work.go_on.set()
     for end in stops:
         end()
+    for thread in threading.enumerate():  # A run that was given up may still be at it.
+        if thread.name.startswith("test-"):
+            thread.join(30)
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float = 20) -> None:

@@ -152,12 +152,14 @@ class TenantModelAdmin(ModelAdmin):
 
     :cvar roles: who may look.
     :cvar url_field: the attribute that names a row in its address.
+    :cvar list_title: the list's heading, where the model's name does not serve.
     :cvar deferred: columns that lists do not read.
     """
 
     roles: ClassVar[tuple[str, ...]] = ()
     url_field: ClassVar[str] = "pk"
     deferred: ClassVar[tuple[str, ...]] = ()
+    list_title: ClassVar[str] = ""
     empty_text: ClassVar[str] = "Nothing here yet."
     detail_template: ClassVar[str] = "valdrix/record.html"
 
@@ -256,6 +258,11 @@ class TenantModelAdmin(ModelAdmin):
         """Return what the page's template is given."""
         return {"panels": self.get_panels(request, row)}
 
+    def get_list_title(self, request: HttpRequest, row: Any = None) -> str:
+        """Return the heading of the list, or of the list that a row is in."""
+        name = str(self.opts.verbose_name_plural)
+        return self.list_title or name[:1].upper() + name[1:]
+
     def get_page_title(self, row: Any) -> str:
         """Return the heading of a row's page."""
         return str(row)
@@ -266,8 +273,7 @@ class TenantModelAdmin(ModelAdmin):
         """Answer the list, rendered."""
         if request.method not in _READS:
             return HttpResponseNotAllowed(_READS)
-        name = str(self.opts.verbose_name_plural)
-        title = name[:1].upper() + name[1:]
+        title = self.get_list_title(request)
         context = {
             "title": title,
             "crumbs": [(None, title)],
@@ -294,13 +300,12 @@ class TenantModelAdmin(ModelAdmin):
             row = self.get_object(request, object_id)
             if row is None:
                 raise Http404
-            name = str(self.opts.verbose_name_plural)
             list_url = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
             title = self.get_page_title(row)
             context = {
                 **self.admin_site.each_context(request),
                 "title": title,
-                "crumbs": [(list_url, name[:1].upper() + name[1:]), (None, title)],
+                "crumbs": [(list_url, self.get_list_title(request, row)), (None, title)],
                 **self.get_page_context(request, row),
                 **(extra_context or {}),
             }

@@ -26,7 +26,7 @@ INFO: Final = "info"
 WARN: Final = "warn"
 BAD: Final = "bad"
 NEUTRAL: Final = "neutral"
-_SIGNS: Final = {GOOD: "✓", INFO: "＋", WARN: "!", BAD: "✕", NEUTRAL: "•"}
+_SIGNS: Final = {GOOD: "✓", INFO: "+", WARN: "!", BAD: "✕", NEUTRAL: "•"}
 
 _HUNDRED: Final = Decimal(100)
 _PERCENT: Final = Decimal("0.01")

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enforcement.gate.decision import encode
 from enforcement.gate.inputs import DeltaMismatch, GateInput, build_cost, normalise
-from tests.builders import a_cost, a_request, an_input, usd
+from tests.builders import a_context, a_cost, a_request, an_input, usd
 from valdrix.kernel import strict_json
 from valdrix.kernel.canonical import NotCanonicalError
 from valdrix.kernel.money import AmountError
@@ -220,3 +221,17 @@ def test_vectors_of_the_documentation() -> None:
         )
         assert found.request_fingerprint == vector["request_fingerprint"], request
         assert found.change_fingerprint == vector["change_fingerprint"], request
+
+
+def test_numbers_of_metadata_are_stored_as_the_values_that_rules_see() -> None:
+    parsed = strict_json.loads(b'{"ratio": 0.30, "deep": [{"whole": 2.0}], "count": 3}')
+    metadata = an_input(metadata=parsed).metadata
+    assert metadata == {"ratio": 0.3, "deep": [{"whole": 2.0}], "count": 3}
+    assert [type(metadata[name]) for name in ("ratio", "count")] == [float, int]
+    assert type(metadata["deep"][0]["whole"]) is float
+
+
+def test_the_order_in_which_metadata_was_sent_does_not_reach_what_is_stored() -> None:
+    one = a_context(metadata={"a": {"x": 1, "y": 2}, "b": 3})
+    other = a_context(metadata={"b": 3, "a": {"y": 2, "x": 1}})
+    assert encode(one) == encode(other)
