@@ -1,7 +1,7 @@
 """The app's tables, one room each."""
 
 from billing.accounts.models import Account, AccountMonth
-from billing.costs.models import DailyCost
+from billing.costs.models import CostIngestion, CostUnit, DailyCost, SubAccountProject
 from billing.plans.models import Subscription
 from billing.reservations.models import Charge, Reservation, ReservationLine, SettlementRecord
 
@@ -9,9 +9,12 @@ __all__ = (
     "Account",
     "AccountMonth",
     "Charge",
+    "CostIngestion",
+    "CostUnit",
     "DailyCost",
     "Reservation",
     "ReservationLine",
     "SettlementRecord",
+    "SubAccountProject",
     "Subscription",
 )

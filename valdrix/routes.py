@@ -23,6 +23,7 @@ PUBLIC_ROUTES: Final = frozenset(
         "/health",
         "/health/live",
         "/health/ready",
+        "/metrics",
     }
 )
 _API: Final = "/api/"

@@ -24,12 +24,14 @@ class Job:
     singleton: bool
 
 
+_QUARTER: Final = int(timedelta(minutes=15).total_seconds())
 _DAY: Final = int(timedelta(days=1).total_seconds())
 
 # fmt: off
 JOBS: Final[tuple[Job, ...]] = (
-    Job("verify-ledgers", "valdrix.jobs.upkeep.verify_ledgers", _DAY, singleton=True),
-    Job("clear-sessions", "valdrix.jobs.upkeep.clear_sessions", _DAY, singleton=True),
+    Job("reconcile-overdue", "valdrix.jobs.tasks.reconcile_all_overdue", _QUARTER, singleton=False),
+    Job("verify-ledgers", "valdrix.jobs.tasks.verify_ledgers", _DAY, singleton=True),
+    Job("clear-sessions", "valdrix.jobs.tasks.clear_sessions", _DAY, singleton=True),
 )
 # fmt: on
 

@@ -6,6 +6,7 @@ from django.urls import include, path
 
 from valdrix.admin_site import console
 from valdrix.health import HealthView, LiveView, ReadyView
+from valdrix.metrics import metrics_view
 from valdrix.openapi import DocsView, SchemaView
 
 urlpatterns = [
@@ -16,6 +17,7 @@ urlpatterns = [
     path("health", HealthView.as_view()),
     path("health/live", LiveView.as_view()),
     path("health/ready", ReadyView.as_view()),
+    path("metrics", metrics_view),
     path("admin/", console.urls),
 ]
 

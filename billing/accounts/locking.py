@@ -6,9 +6,11 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from django.db import connection
+from django.db import OperationalError, connection
 
-from valdrix.kernel.db import transaction_required
+from valdrix.kernel.db import sqlstate_of, transaction_required
+from valdrix.kernel.metrics import GATE_LOCK_EVENTS
+from valdrix.kernel.problems import Refused
 
 _LOCK = """
 SELECT id, kind FROM billing_account
@@ -23,6 +25,8 @@ SELECT id, kind FROM billing_account
  ORDER BY id
 """
 
+_NOT_HAD = frozenset({"55P03", "40P01"})
+
 _OPEN_EXPOSURE = """
 INSERT INTO billing_account (id, tenant_id, kind, created_at, created_by, pending_usd,
     shadow_pending_usd, active, basis, total_usd, remaining_usd, reserved_usd, consumed_usd,
@@ -31,6 +35,18 @@ VALUES (gen_random_uuid(), %s, 'exposure', %s, 'system:gate', 0, 0, true, 'run_r
     100, '')
 ON CONFLICT DO NOTHING
 """
+
+
+class GateLockTimeout(Refused):
+    """The accounts were not had within the lock's time-out (409 inside; a gate fails safe)."""
+
+    code = "gate_lock_timeout"
+
+
+class GateLockContended(Refused):
+    """The lock statement came back with no row to hold (409 inside; a gate fails safe)."""
+
+    code = "gate_lock_contended"
 
 
 class AccountScope:
@@ -52,15 +68,30 @@ def lock_accounts(scope: AccountScope, *, now: datetime) -> list[uuid.UUID]:
 
     The tenant's exposure account is among them always, and is opened the first time.
 
-    :raises django.db.OperationalError: when ``lock_timeout`` runs out (SQLSTATE 55P03).
+    :raises GateLockTimeout: when ``lock_timeout`` runs out or a deadlock is broken.
+    :raises GateLockContended: when even then there is no row to hold.
     """
     transaction_required()
-    rows = _select(scope, now=now, locking=" FOR UPDATE")
-    if not any(kind == "exposure" for _, kind in rows):
-        with connection.cursor() as cursor:
-            cursor.execute(_OPEN_EXPOSURE, [scope.tenant_id, now])
+    try:
         rows = _select(scope, now=now, locking=" FOR UPDATE")
+        if not _holds_exposure(rows):
+            with connection.cursor() as cursor:
+                cursor.execute(_OPEN_EXPOSURE, [scope.tenant_id, now])
+            rows = _select(scope, now=now, locking=" FOR UPDATE")
+    except OperationalError as error:
+        if sqlstate_of(error) not in _NOT_HAD:
+            raise
+        GATE_LOCK_EVENTS.labels("timeout").inc()
+        raise GateLockTimeout("The accounts' locks were not had in time.") from error
+    if not _holds_exposure(rows):
+        GATE_LOCK_EVENTS.labels("contended").inc()
+        raise GateLockContended("The accounts' locks are contended.")
+    GATE_LOCK_EVENTS.labels("acquired").inc()
     return [account_id for account_id, _ in rows]
+
+
+def _holds_exposure(rows: list[tuple[uuid.UUID, str]]) -> bool:
+    return any(kind == "exposure" for _, kind in rows)
 
 
 def find_accounts(scope: AccountScope, *, now: datetime) -> list[uuid.UUID]:

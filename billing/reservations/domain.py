@@ -45,13 +45,17 @@ class ChargeState:
     charge_id: uuid.UUID
     family_id: uuid.UUID
     held_usd: Decimal
+    own_usd: Decimal
     taken_usd: Decimal
     change_is_computed: bool
 
     @property
     def unspent_usd(self) -> Decimal:
-        """Return what a decision that names this charge's decision can still take of it."""
-        return max(Decimal("0.0000"), self.held_usd - self.taken_usd)
+        """Return what a decision that names this charge's decision can still take of it.
+
+        What the charge took of its own parent is not its to give: each part is shared once.
+        """
+        return max(Decimal("0.0000"), self.own_usd - self.taken_usd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,9 @@ class Charge(models.Model):
 
     :ivar family_id: the charge whose first decision was named as parent, or this one's own id;
         confirming or reconciling any member settles the whole family once.
-    :ivar held_usd: own parts of its active members plus what they took of their parent.
+    :ivar held_usd: what the change needs no new reservation for: own parts of its active members
+        plus what they took of their parent.
+    :ivar own_usd: own parts alone: only these can be taken by others, so that no part is passed on.
     :ivar taken_usd: what decisions that named this charge's decisions took of it, each part once.
     :ivar family_held_usd: on the family's first charge, the own parts of the whole family.
     """
@@ -54,6 +56,7 @@ class Charge(models.Model):
     change_is_computed = models.BooleanField()
     run_id = models.CharField(max_length=200, null=True)
     held_usd = models.DecimalField(max_digits=17, decimal_places=4)
+    own_usd = models.DecimalField(max_digits=17, decimal_places=4)
     taken_usd = models.DecimalField(max_digits=17, decimal_places=4)
     family_held_usd = models.DecimalField(max_digits=17, decimal_places=4, default=0)
     opened_at = models.DateTimeField()
@@ -127,6 +130,11 @@ class Reservation(models.Model):
                 fields=["tenant_id", "due_at"],
                 condition=Q(state=ACTIVE),
                 name="billing_reservation_due",
+            ),
+            models.Index(
+                fields=["charge"],
+                condition=Q(state=ACTIVE) & (Q(own_usd__gt=0) | Q(taken_usd__gt=0)),
+                name="billing_reservation_parts",
             ),
         )
 

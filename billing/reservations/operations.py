@@ -17,14 +17,14 @@ _CREDIT_KINDS: Final = (RESERVED_CREDIT, EMERGENCY_CREDIT)
 _OPEN_CHARGE: Final = """
 INSERT INTO billing_charge (id, tenant_id, family_id, is_shadow, state, project_id, environment,
     action, resource_reference, change_fingerprint, change_digest, change_is_computed, run_id,
-    held_usd, taken_usd, family_held_usd, opened_at)
+    held_usd, own_usd, taken_usd, family_held_usd, opened_at)
 VALUES (%(id)s, %(tenant)s, %(family)s, %(shadow)s, 'active', %(project)s, %(environment)s,
     %(action)s, %(reference)s, %(fingerprint)s, %(digest)s, %(computed)s, %(run)s,
-    %(held)s, 0, %(family_held)s, %(at)s)
+    %(held)s, %(own)s, 0, %(family_held)s, %(at)s)
 """
 
 _JOIN_CHARGE: Final = """
-UPDATE billing_charge SET held_usd = held_usd + %(held)s,
+UPDATE billing_charge SET held_usd = held_usd + %(held)s, own_usd = own_usd + %(own)s,
        -- A stage with a computed digest names the change for later runs.
        change_fingerprint = CASE WHEN %(adopts)s THEN %(fingerprint)s ELSE change_fingerprint END,
        change_digest = CASE WHEN %(adopts)s THEN %(digest)s ELSE change_digest END,
@@ -148,6 +148,7 @@ def _open_charge(order: HoldOrder) -> None:
                 "computed": change.is_computed,
                 "run": change.run_id,
                 "held": order.own_usd + order.taken_usd,
+                "own": order.own_usd,
                 "family_held": order.own_usd if order.parent is None else Decimal(0),
                 "at": order.reserved_at,
             },
@@ -163,6 +164,7 @@ def _join_charge(order: HoldOrder) -> None:
             {
                 "id": order.charge.charge_id,
                 "held": order.own_usd + order.taken_usd,
+                "own": order.own_usd,
                 "adopts": change.is_computed and not order.charge.change_is_computed,
                 "fingerprint": change.fingerprint,
                 "digest": change.digest,

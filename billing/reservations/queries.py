@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from decimal import Decimal
 from typing import Any
 
 from django.db import connection
@@ -12,7 +11,7 @@ from billing.reservations.domain import Change, ChargeState
 from valdrix.kernel.db import transaction_required
 from valdrix.kernel.locks import LockClass, lock_keys
 
-_COLUMNS = "c.id, c.family_id, c.held_usd, c.taken_usd, c.change_is_computed"
+_COLUMNS = "c.id, c.family_id, c.held_usd, c.own_usd, c.taken_usd, c.change_is_computed"
 
 _SAME_CHANGE = f"""
 SELECT {_COLUMNS} FROM billing_charge c
@@ -64,19 +63,6 @@ def lock_charge_of_decision(change: Change, decision_id: uuid.UUID) -> ChargeSta
 def find_charge_of_decision(change: Change, decision_id: uuid.UUID) -> ChargeState | None:
     """Return what :func:`lock_charge_of_decision` would, without locking: for dry runs."""
     return _find_parent(change, decision_id, "")
-
-
-def read_family_held(tenant_id: uuid.UUID, family_id: uuid.UUID) -> Decimal:
-    """Return the sum of own parts that a family of charges holds, in US dollars."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT family_held_usd FROM billing_charge WHERE tenant_id = %s AND id = %s",
-            [tenant_id, family_id],
-        )
-        row = cursor.fetchone()
-    assert row is not None, "a charge's family is a charge"
-    held: Decimal = row[0]
-    return held
 
 
 def _find_same(change: Change, locking: str) -> ChargeState | None:

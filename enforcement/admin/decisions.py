@@ -58,7 +58,6 @@ class DecisionAdmin(TenantModelAdmin):
         "change",
         "delta",
         "in_mode",
-        "cost",
     )
     list_display_links = ("made_at",)
     list_filter = (
@@ -125,15 +124,15 @@ class DecisionAdmin(TenantModelAdmin):
 
     @display(description="USD a month")
     def delta(self, row: Decision) -> SafeString:
-        """Return the monthly delta."""
-        return format_html('<span class="vx-number">{}</span>', delta_usd(row.monthly_delta_usd))
+        """Return the monthly delta and how much of the cost is known."""
+        return format_html(
+            '<div class="vx-cell"><span class="vx-number">{}</span>'
+            ' <span class="vx-sub">cost {}</span></div>',
+            delta_usd(row.monthly_delta_usd),
+            row.cost_state,
+        )
 
     @display(description="Reason")
     def reason(self, row: Decision) -> str:
         """Return the first reason's title."""
         return labels.reason_title(row.reason_codes[0] if row.reason_codes else None)
-
-    @display(description="Cost")
-    def cost(self, row: Decision) -> SafeString | str:
-        """Return the cost state."""
-        return labels.cost_badge(row.cost_state)

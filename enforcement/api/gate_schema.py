@@ -72,8 +72,8 @@ _CONTEXT: Final = {
             "risk_factors": _CODES,
         }
     ),
-    "type": ["object", "null"],
-    "description": "Null in a fail-safe answer, which computed nothing.",
+    "required": [],
+    "description": "Empty in a fail-safe answer, which computed nothing.",
 }
 _EXPLANATION: Final = _object(
     {

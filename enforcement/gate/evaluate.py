@@ -15,7 +15,13 @@ from typing import Any, Final
 import msgspec
 
 from billing.accounts.domain import month_of
-from billing.accounts.locking import AccountScope, find_accounts, lock_accounts
+from billing.accounts.locking import (
+    AccountScope,
+    GateLockContended,
+    GateLockTimeout,
+    find_accounts,
+    lock_accounts,
+)
 from billing.reservations.domain import Change, HeldLine, HoldOrder
 from billing.reservations.operations import hold
 from enforcement.decisions.queries import find_response
@@ -46,6 +52,7 @@ from governance.approvals.operations import ApprovalOrder, OpenedApproval, open_
 from governance.policies.governing import GoverningPolicy
 from governance.policies.queries import read_governing_policy
 from valdrix.kernel.db import TimeLimits, reading, sqlstate_of, transaction
+from valdrix.kernel.metrics import GATE_DECISIONS, GATE_FAILURES, GATE_LATENCY
 from valdrix.kernel.problems import Refused
 
 log = logging.getLogger("valdrix.gate")
@@ -72,6 +79,14 @@ def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
     :raises RequestFingerprintMismatch: before anything is evaluated.
     """
     timer = Timer(budget)
+    response = _evaluate_or_fail_safe(ask, budget, timer)
+    if not response["replayed"]:
+        GATE_DECISIONS.labels(response["source"], response["decision"], response["mode"]).inc()
+        GATE_LATENCY.observe(timer.elapsed_ms / 1000)
+    return response
+
+
+def _evaluate_or_fail_safe(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
     try:
         for _ in range(_POLICY_ATTEMPTS):
             try:
@@ -79,6 +94,8 @@ def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
             except _PolicyMoved:
                 timer.check()
         reason = failsafe.LOCK_CONTENDED
+    except (GateLockTimeout, GateLockContended) as refusal:
+        reason = refusal.problem_code
     except Refused:
         raise
     except OutOfTime:
@@ -86,6 +103,7 @@ def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
     except Exception as error:
         reason = failsafe.reason_for_sqlstate(sqlstate_of(error))
         log.warning("gate fails safe: %s", reason, exc_info=error)
+    GATE_FAILURES.labels(reason).inc()
     return _fail_safe(ask, reason, timer)
 
 

@@ -21,7 +21,7 @@ APPROVAL_TOKEN_CONTRACT: Final = "approval_flow_only"  # noqa: S105 - a contract
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What a response is made of: the question, its outcome, and the names they were given.
 
-    :ivar computed: None for a fail-safe outcome, which computed nothing.
+    :ivar computed: None for a fail-safe outcome, which computed nothing and answers {}.
     """
 
     decision_id: str | None
@@ -64,7 +64,7 @@ def build_response(record: Record) -> dict[str, Any]:
         "reserved_emergency_credit_usd": to_wire(outcome.reserved_emergency_credit_usd),
         "reservation_shared": outcome.reservation_shared,
         "shared_reserved_usd": to_wire(outcome.shared_reserved_usd),
-        "computed_context": to_wire(record.computed),
+        "computed_context": {} if record.computed is None else to_wire(record.computed),
         "approval_required": outcome.decision == "REQUIRE_APPROVAL",
         "approval_request_id": record.approval_request_id,
         "approval_token": None,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
+
+from django.db import connection
 
 from billing.reservations import queries as charges
 from billing.reservations.domain import Change, ChargeState
@@ -12,6 +15,21 @@ from enforcement.gate.decision import SHADOW, Sharing
 from enforcement.gate.inputs import GateInput
 from governance.policies.governing import GoverningPolicy
 from valdrix.kernel.money import ZERO
+
+
+# What nobody has approved yet cannot let another question through; a shadow hold would still be
+# waiting in hard mode, where nobody was asked.
+_READ_SHARED: Final = """
+SELECT (SELECT family_held_usd FROM billing_charge
+         WHERE tenant_id = %(tenant)s AND id = %(family)s),
+       EXISTS (SELECT 1 FROM billing_reservation r
+                 JOIN enforcement_decision d ON d.id = r.decision_id
+                 LEFT JOIN governance_approval a ON a.id = d.approval_request_id
+                WHERE r.charge_id = ANY(%(charges)s) AND r.state = 'active'
+                  AND (r.own_usd > 0 OR r.taken_usd > 0)
+                  AND (d.would_have_been = 'REQUIRE_APPROVAL'
+                       OR (d.decision = 'REQUIRE_APPROVAL' AND a.status = 'pending')))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +109,21 @@ def read_sharing(sharers: Sharers, *, amount: Decimal) -> Sharing | None:
     if shared is None:
         return None
     held = sharers.charge.held_usd if sharers.charge else ZERO
+    leaned_on = [charge.charge_id for charge in (sharers.charge, parent) if charge is not None]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _READ_SHARED,
+            {
+                "tenant": sharers.change.tenant_id,
+                "family": shared.family_id,
+                "charges": leaned_on,
+            },
+        )
+        family_held, awaits_approval = cursor.fetchone()
     return Sharing(
         charge_id=str(shared.charge_id),
         family_id=str(shared.family_id),
         covered_usd=held + sharers.taken_usd(amount),
-        family_held_usd=charges.read_family_held(sharers.change.tenant_id, shared.family_id),
+        family_held_usd=family_held,
+        awaits_approval=awaits_approval,
     )

@@ -34,7 +34,17 @@ SELECT
             a.monthly_limit_usd::text, a.pending_usd::text,
             coalesce(m.posted_usd, 0)::text, coalesce(m.overrun_usd, 0)::text,
             (a.shadow_pending_usd + coalesce(m.shadow_posted_usd, 0))::text,
-            a.pool, a.priority, a.expires_at, a.remaining_usd::text) ORDER BY a.id)
+            a.pool, a.priority, a.expires_at, a.remaining_usd::text,
+            CASE WHEN a.basis = 'actuals' THEN (
+                SELECT coalesce(sum(l.amount_usd), 0)
+                  FROM billing_reservation_line l
+                  JOIN billing_reservation r ON r.decision_id = l.reservation_id
+                  JOIN billing_charge c ON c.id = r.charge_id
+                 WHERE l.account_id = a.id AND l.state = 'pending' AND NOT l.is_shadow
+                   AND c.confirmed_at < (SELECT max(d.date) + 1 FROM billing_daily_cost d
+                                          WHERE d.tenant_id = %(tenant)s
+                                            AND d.project_id = %(project)s)
+            ) ELSE 0 END::text) ORDER BY a.id)
     FROM billing_account a
     LEFT JOIN billing_account_month m ON m.account_id = a.id AND m.month = %(month)s
    WHERE a.id = ANY(%(accounts)s)),
@@ -92,11 +102,16 @@ def read_snapshot(
     plan_ceiling = limits.plan_monthly_ceiling_usd
     if plan_ceiling is None:
         plan_ceiling = MONTHLY_EXPOSURE_CEILING_USD[tier or FREE]
+    # The absolute cap is never missing: what the policy leaves out, the tier has.
+    enterprise_ceiling = limits.enterprise_monthly_ceiling_usd
+    if enterprise_ceiling is None:
+        enterprise_ceiling = max(plan_ceiling, MONTHLY_EXPOSURE_CEILING_USD[tier or FREE])
     accounts = _accounts(
         rows or [],
-        spent_usd=computed.mtd_spend_usd,
+        # Where real spending is not known, what was posted stands for it: never an empty budget.
+        spent_usd=None if days is None else max(ZERO, computed.mtd_spend_usd),
         plan_ceiling_usd=plan_ceiling,
-        enterprise_ceiling_usd=limits.enterprise_monthly_ceiling_usd,
+        enterprise_ceiling_usd=enterprise_ceiling,
     )
     return Snapshot(accounts=accounts, computed=computed, policy_version=policy_version or 0)
 
@@ -109,7 +124,7 @@ def _day(row: list[Any]) -> DayCost:
 def _accounts(
     rows: list[list[Any]],
     *,
-    spent_usd: Decimal,
+    spent_usd: Decimal | None,
     plan_ceiling_usd: Decimal,
     enterprise_ceiling_usd: Decimal | None,
 ) -> Accounts:
@@ -140,9 +155,12 @@ def _accounts(
     )
 
 
-def _budget(row: list[Any], spent_usd: Decimal) -> BudgetState:
+def _budget(row: list[Any], spent_usd: Decimal | None) -> BudgetState:
     """Return a budget's state; with basis ``actuals`` real spending stands for what posted."""
-    posted = max(ZERO, spent_usd) if row[5] == ACTUALS else Decimal(row[8])
+    posted, pending = Decimal(row[8]), Decimal(row[7])
+    if row[5] == ACTUALS and spent_usd is not None:
+        # Confirmed lines up to the newest cost date are in the costs already (SPEC 5).
+        posted, pending = spent_usd, pending - Decimal(row[15])
     return BudgetState(
         account_id=row[1],
         project_id=row[2],
@@ -150,7 +168,7 @@ def _budget(row: list[Any], spent_usd: Decimal) -> BudgetState:
         team=row[4],
         basis=row[5],
         limit_usd=Decimal(row[6]),
-        pending_usd=Decimal(row[7]),
+        pending_usd=pending,
         posted_usd=posted,
         overrun_usd=Decimal(row[9]),
         shadow_usd=Decimal(row[10]),

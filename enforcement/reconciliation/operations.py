@@ -40,6 +40,7 @@ from governance.policies.queries import read_live_policy
 from valdrix.kernel.canonical import sha256_hex
 from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.ids import new_id
+from valdrix.kernel.metrics import RECONCILIATIONS
 from valdrix.kernel.money import ZERO, to_text
 from valdrix.kernel.problems import NotFound, Refused
 
@@ -209,6 +210,7 @@ def _settle(actor: Actor, family: Family, order: _Order, actual: Decimal) -> dic
     )
     _record(actor, family, order, (settlement, result))
     event = ledger.RELEASED if order.trigger == AUTO_RELEASE else ledger.RECONCILED
+    RECONCILIATIONS.labels(order.trigger, result["status"]).inc()
     facts = [
         _facts(
             actor,

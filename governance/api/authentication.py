@@ -14,6 +14,7 @@ from rest_framework.request import Request
 
 from governance.identity.domain import ApiKeyText, Principal, read_key_text
 from governance.identity.queries import find_key_principal
+from valdrix.kernel.metrics import AUTH_ATTEMPTS
 
 _SCHEME: Final = "bearer"
 
@@ -35,6 +36,7 @@ class ApiKeyAuthentication(BaseAuthentication):
             return None
         key = read_key_text(text)
         principal = None if key is None else self.find_principal(key)
+        AUTH_ATTEMPTS.labels("failed" if principal is None else "ok").inc()
         if principal is None:
             raise AuthenticationFailed
         return principal, principal

@@ -55,7 +55,9 @@ SELECT c.id, c.held_usd, c.taken_usd, c.family_held_usd FROM billing_charge c
                                 WHERE r.charge_id = c.id AND r.state = 'active'), 0)
     OR c.taken_usd <> coalesce((SELECT sum(r.taken_usd) FROM billing_reservation r
                                  WHERE r.parent_charge_id = c.id AND r.state = 'active'), 0)
-    OR c.taken_usd > c.held_usd
+    OR c.own_usd <> coalesce((SELECT sum(r.own_usd) FROM billing_reservation r
+                               WHERE r.charge_id = c.id AND r.state = 'active'), 0)
+    OR c.taken_usd > c.own_usd
     OR (c.family_id = c.id AND c.family_held_usd <> coalesce(
           (SELECT sum(r.own_usd) FROM billing_reservation r
              JOIN billing_charge m ON m.id = r.charge_id

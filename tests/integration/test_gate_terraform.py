@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
 
+from billing.costs.domain import DayAmount
+from billing.costs.operations import record_daily_costs
 from billing.models import AccountMonth, ReservationLine
 from enforcement.gate import evaluate as evaluate_module
 from enforcement.models import Decision, IdempotencyKey, LedgerEntry
@@ -289,6 +292,69 @@ def test_a_named_parent_is_shared_up_to_its_unspent_amount(tenant: World) -> Non
     assert "parent_decision_not_applicable" in third["reason_codes"]
     assert shop.budget_state(budget)["pending_usd"] == Decimal(450)
     assert find_differences(tenant.id) == []
+
+
+def test_a_part_taken_of_a_parent_is_not_passed_on(tenant: World) -> None:
+    shop = Shop(tenant)
+    budget = shop.budget("1000.00")
+    named = shop.ask("100.00", resource_reference="r0")["decision_id"]
+
+    for number in range(1, 4):
+        answer = shop.ask("100.00", resource_reference=f"r{number}", parent_decision_id=named)
+        named = answer["decision_id"]
+
+    # The first child shares; its own child finds nothing that is its to give.
+    assert shop.budget_state(budget)["pending_usd"] == Decimal(200)
+    assert find_differences(tenant.id) == []
+
+
+def test_what_nobody_approved_lets_nothing_else_through(tenant: World) -> None:
+    shop = Shop(tenant, credits={"emergency": {"nonprod": "approval"}})
+    shop.budget("60.00")
+    shop.grant("emergency", "100.00")
+    first = shop.ask("100.00", key="a", run_id="run-1")
+
+    again = shop.ask("100.00", key="b", run_id="run-1")
+    child = shop.ask("10.00", resource_reference="x", parent_decision_id=first["decision_id"])
+    rehearsed = shop.ask("100.00", run_id="run-1", dry_run=True)
+
+    for answer in (first, again, child, rehearsed):
+        assert answer["decision"] == "REQUIRE_APPROVAL"
+    assert "shared_reservation_awaits_approval" in again["reason_codes"]
+    assert find_differences(tenant.id) == []
+
+
+def test_an_actuals_budget_counts_real_spending_and_not_what_it_holds_already(
+    tenant: World,
+) -> None:
+    shop = Shop(tenant)
+    budget = shop.budget("1000.00", basis="actuals")
+    today = datetime.now(UTC).date()
+    applied = shop.ask("300.00", key="a")["decision_id"]
+    Api().post(f"reservations/{applied}/confirm", {}, key=tenant.member.key)
+    with transaction(tenant.id):
+        day = DayAmount(
+            project_id="shop", date=today, amount_usd=Decimal("650.0000"), is_final=True
+        )
+        record_daily_costs(tenant_id=tenant.id, days=[day], ingested_at=datetime.now(UTC))
+
+    # 650 was really spent, the confirmed 300 are in it: 350 are left.
+    refused = shop.ask("350.01", key="b")
+    allowed = shop.ask("350.00", key="c")
+
+    assert (refused["decision"], allowed["decision"]) == ("DENY", "ALLOW")
+    assert refused["entitlement_waterfall"][1]["used_usd"] == "650.0000"
+    assert shop.budget_state(budget)["monthly_limit_usd"] == Decimal(1000)
+
+
+def test_the_absolute_cap_is_never_missing(tenant: World) -> None:
+    shop = Shop(tenant, limits={"plan_monthly_ceiling_usd": "500.00"})
+    shop.budget("100000.00")
+
+    stages = shop.ask("10.00")["entitlement_waterfall"]
+
+    # The free tier's 1000, above the policy's own plan ceiling.
+    assert (stages[4]["stage"], stages[4]["limit_usd"]) == ("enterprise_ceiling", "1000.0000")
 
 
 def test_a_parent_of_another_tenant_environment_or_project_shares_nothing(

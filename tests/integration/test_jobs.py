@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,18 @@ from django.db import connection
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
+from billing.accounts.models import Account
+from billing.accounts.operations import BudgetTerms
+from billing.reservations.models import Reservation
+from enforcement.controls.budgets import create_budget
+from tests.client import Api
 from tests.conftest import owner_dsn
-from tests.factories.tenants import World
+from tests.factories.tenants import World, system_actor
 from valdrix.celery import app, task_name
-from valdrix.jobs import running, upkeep
+from valdrix.jobs import running, tasks
 from valdrix.jobs.locking import job_lock, lock_number
 from valdrix.jobs.running import Outcome, pause_seconds, run_job, run_until
+from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.ids import new_id
 from valdrix.schedule import JOBS, Job, find_job
 
@@ -134,11 +141,13 @@ def test_celery_beat_has_the_same_table() -> None:
 
 
 def test_a_celery_task_runs_its_job_and_fails_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = app.tasks[task_name(JOBS[0])]
-    monkeypatch.setattr(upkeep, "verify_ledgers", quick)
+    job = find_job("clear-sessions")
+    assert job is not None
+    task = app.tasks[task_name(job)]
+    monkeypatch.setattr(tasks, "clear_sessions", quick)
     assert task.apply().result == "done"
     assert Work.runs == ["quick"]
-    monkeypatch.setattr(upkeep, "verify_ledgers", broken)
+    monkeypatch.setattr(tasks, "clear_sessions", broken)
     assert task.apply().state == "FAILURE"
 
 
@@ -288,7 +297,7 @@ def test_once_runs_the_named_jobs_and_tells_success(lines: Callable[[], list[str
 
 
 def test_once_tells_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "clear_sessions", broken)
+    monkeypatch.setattr(tasks, "clear_sessions", broken)
     with pytest.raises(SystemExit) as end:
         call_command("run_jobs", "--once", "--job", "clear-sessions")
     assert end.value.code == 1
@@ -341,7 +350,7 @@ def test_expired_sessions_are_cleared_and_others_kept() -> None:
         Session.objects.create(
             session_key=key, session_data="", expire_date=timezone.now() + timedelta(days=days)
         )
-    upkeep.clear_sessions()
+    tasks.clear_sessions()
     left = Session.objects.filter(session_key__in=keys).values_list("session_key", flat=True)
     assert [key.split("-")[0] for key in left] == ["new"]
 
@@ -363,8 +372,53 @@ def test_every_ledger_is_verified_and_a_broken_one_fails_the_job(
     class Fault:
         sequence, reason = 3, "entry_hash is not the hash of the entry"
 
-    monkeypatch.setattr(upkeep, "verify_ledger", Found)
-    with pytest.raises(upkeep.LedgerBroken, match=r"^1 of "):
-        upkeep.verify_ledgers()
+    monkeypatch.setattr(tasks, "verify_ledger", Found)
+    with pytest.raises(tasks.JobIncomplete, match=r"^failed in 1 of "):
+        tasks.verify_ledgers()
     assert {tenant.id, other_tenant.id} <= set(seen)
-    assert f"ledger of tenant {tenant.id}: broken at sequence 3" in caplog.text
+    assert f"job=verify-ledgers tenant={tenant.id} outcome=failed" in caplog.text
+    assert "broken at sequence 3: entry_hash" in caplog.text
+
+
+def test_ledgers_that_hold_are_counted(
+    tenant: World, other_tenant: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = [tenant.id, other_tenant.id]
+    monkeypatch.setattr(tasks, "tenant_ids_for_job", lambda job: ours)
+    add_entry(tenant, Decimal("10.0000"))
+    assert tasks.verify_ledgers() == "tenants=2 entries=1"
+
+
+def test_overdue_reservations_of_every_tenant_are_settled_once(
+    tenant: World, other_tenant: World, monkeypatch: pytest.MonkeyPatch, api: Api
+) -> None:
+    ours = [tenant.id, other_tenant.id]
+    monkeypatch.setattr(tasks, "tenant_ids_for_job", lambda job: ours)
+    for world in (tenant, other_tenant):
+        add_entry(world, Decimal("100.0000"))
+        body = {
+            "project_id": "p",
+            "environment": "dev",
+            "resource_reference": "r",
+            "estimated_monthly_delta_usd": "10.00",
+        }
+        assert api.post("gate/terraform", body, key=world.key).status_code == 200
+    assert tasks.reconcile_all_overdue() == "tenants=2 posted=0 released=0 inconsistent=0"
+    for world in (tenant, other_tenant):
+        with transaction(world.id):
+            past = timezone.now() - timedelta(hours=1)
+            assert Reservation.objects.filter(tenant_id=world.id).update(due_at=past) == 1
+    assert tasks.reconcile_all_overdue() == "tenants=2 posted=0 released=2 inconsistent=0"
+    assert tasks.reconcile_all_overdue() == "tenants=2 posted=0 released=0 inconsistent=0"
+    for world in (tenant, other_tenant):
+        with reading(world.id):
+            assert Account.objects.get(tenant_id=world.id, kind="budget").pending_usd == 0
+
+
+def add_entry(world: World, limit: Decimal) -> None:
+    """Put one entry on a tenant's ledger: a budget of the project p for nonprod."""
+    create_budget(
+        actor=system_actor(world.id),
+        budget_id=new_id(),
+        terms=BudgetTerms(project_id="p", environment="nonprod", monthly_limit_usd=limit),
+    )

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Final
 
 from django.contrib.admin import ShowFacets, SimpleListFilter
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -26,6 +26,8 @@ from valdrix.kernel.admin_display import Panel
 from valdrix.kernel.db import reading
 
 _READS: Final = ("GET", "HEAD")
+_WIDTHS: Final = {1: "wide", 2: "half"}
+"""How wide panels are, by how many of them stand side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,11 @@ def find_seat(request: HttpRequest) -> Seat | None:
 def seat_of(request: HttpRequest) -> Tenancy:
     """Return the tenant that this request looks at, with the person's role there.
 
-    :raises Http404: for a person who belongs to none.
+    :raises PermissionDenied: for a person who belongs to none.
     """
     seat = find_seat(request)
     if seat is None:
-        raise Http404("The signed-in person belongs to no tenant.")
+        raise PermissionDenied("The signed-in person belongs to no tenant.")
     return seat.current
 
 
@@ -256,7 +258,9 @@ class TenantModelAdmin(ModelAdmin):
 
     def get_page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return what the page's template is given."""
-        return {"panels": self.get_panels(request, row)}
+        panels = self.get_panels(request, row)
+        in_columns = sum(1 for panel in panels if panel.document is None)
+        return {"panels": panels, "width": _WIDTHS.get(in_columns, "third")}
 
     def get_list_title(self, request: HttpRequest, row: Any = None) -> str:
         """Return the heading of the list, or of the list that a row is in."""
@@ -295,7 +299,7 @@ class TenantModelAdmin(ModelAdmin):
             return HttpResponseNotAllowed(_READS)
         tenancy = seat_of(request)
         if not self.has_view_permission(request):
-            return self.admin_site.refuse(request)  # type: ignore[attr-defined]
+            raise PermissionDenied
         with reading(tenancy.tenant_id):
             row = self.get_object(request, object_id)
             if row is None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
+import pytest
+from django.db import connection
+
+from billing.accounts.locking import GateLockContended, GateLockTimeout
+from enforcement.gate import evaluate as evaluate_module
 from tests.client import Api
 from tests.factories.headroom import Shop, build_policy
+from tests.factories.sums import check_chain
 from tests.factories.tenants import World
 from tests.preflight import build_preflight
+from valdrix.kernel.problems import Refused
 
 PREFLIGHT = "gate/terraform/preflight"
 
@@ -76,3 +84,70 @@ def test_policy_upsert_accepts_policy_document_contract(tenant: World) -> None:
     assert len(published["policy_document_sha256"]) == 64
     live = Api().get("policies", key=tenant.member.key).json()
     assert live["policy_document_sha256"] == published["policy_document_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "decision"), [("shadow", "ALLOW"), ("soft", "REQUIRE_APPROVAL"), ("hard", "DENY")]
+)
+@pytest.mark.parametrize(
+    ("reason", "slow_or_broken"),
+    [
+        ("gate_timeout", "SELECT pg_sleep(5)"),
+        ("gate_evaluation_error", "SELECT 1/0"),
+    ],
+)
+def test_gate_failsafe_timeout_and_error_modes(
+    tenant: World,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    decision: str,
+    reason: str,
+    slow_or_broken: str,
+) -> None:
+    """The database itself is slow, or fails, in the middle of the evaluation."""
+    settings.GATE_TIME_BUDGET_MS = 200
+    shop = Shop(tenant, modes={"terraform": {"default": mode}})
+    budget = shop.budget("1000.00")
+
+    def break_down(**_: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(slow_or_broken)
+
+    monkeypatch.setattr(evaluate_module, "read_snapshot", break_down)
+    answer = shop.ask("100.00", key="k")
+    monkeypatch.undo()
+
+    assert (answer["decision"], answer["mode"]) == (decision, mode)
+    assert answer["reason_codes"] == [reason]
+    assert (answer["persisted"], answer["approval_request_id"]) == (True, None)
+    assert "again" in answer["explanation"]["reason_codes"][0]["action"]
+    assert shop.budget_state(budget)["pending_usd"] == 0
+    assert shop.ask("100.00", key="k")["decision"] == "ALLOW", "the retry is evaluated"
+    check_chain(tenant.id)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (GateLockContended("contended"), "gate_lock_contended"),
+        (GateLockTimeout("not had in time"), "gate_lock_timeout"),
+    ],
+)
+def test_gate_lock_failures_route_to_failsafe_with_lock_reason_codes(
+    tenant: World, monkeypatch: pytest.MonkeyPatch, failure: Refused, reason: str
+) -> None:
+    shop = Shop(tenant)
+    shop.budget("1000.00")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(evaluate_module, "lock_accounts", refuse)
+    response = shop.send("100.00", key="k")
+    monkeypatch.undo()
+
+    assert failure.status == 409, "inside; a gate route never shows it"
+    assert response.status_code == 200
+    assert (response.json()["decision"], response.json()["reason_codes"]) == ("DENY", [reason])
+    assert shop.ask("100.00", key="k")["decision"] == "ALLOW"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from enforcement.gate import failsafe
 from enforcement.gate.decision import decide, decode_context, encode, outcome_sha256
 from enforcement.models import Decision
 from governance.policies.queries import read_live_policy
@@ -41,3 +44,16 @@ def test_evaluate_gate_computed_context_snapshot_metadata_stable_across_runs(
             again = encode(decide(decode_context(row.context_json), policy))
             assert again == row.outcome_json
             assert outcome_sha256(again) == row.outcome_sha256
+
+
+@pytest.mark.parametrize(
+    ("mode", "decision"), [("shadow", "ALLOW"), ("soft", "REQUIRE_APPROVAL"), ("hard", "DENY")]
+)
+def test_resolve_fail_safe_gate_timeout_mode_behavior(mode: str, decision: str) -> None:
+    outcome = failsafe.build_outcome(
+        failsafe.TIMEOUT, failsafe.SafeMode(mode=mode, scope=f"terraform.{mode}")
+    )
+
+    assert (outcome.decision, outcome.mode) == (decision, mode)
+    assert outcome.reason_codes == ("gate_timeout",)
+    assert (outcome.is_holding, outcome.holds, outcome.routing) == (False, (), None)

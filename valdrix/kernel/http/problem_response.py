@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 
 from valdrix.kernel.db import is_database_down, sqlstate_of
+from valdrix.kernel.metrics import DB_ERRORS
 from valdrix.kernel.problems import STATUS_BY_CODE, FieldError, Refused
 from valdrix.kernel.request_context import current_request_id
 
@@ -114,6 +115,7 @@ def _from_api_exception(error: exceptions.APIException) -> HttpResponse:
 
 def _from_database_error(error: DatabaseError) -> HttpResponse:
     state = sqlstate_of(error)
+    DB_ERRORS.labels((state or "none")[:2]).inc()
     if state == _LOCK_TIMEOUT:
         return problem_response(
             "gate_lock_timeout", "Another change holds what this one needs; try again."

@@ -48,7 +48,5 @@ class Command(DjangoMigrate):
         if role != connection.settings_dict["USER"]:
             with connection.cursor() as cursor:
                 # Readiness believes this table: the application reads it and never writes it.
-                cursor.execute(
-                    f"REVOKE INSERT, UPDATE, DELETE ON django_migrations FROM {quoted}"
-                )
+                cursor.execute(f"REVOKE INSERT, UPDATE, DELETE ON django_migrations FROM {quoted}")
         return answer

@@ -1,0 +1,672 @@
+"""The console: who sees what, of which tenant, and that nothing can be written through it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from billing.models import Account
+from enforcement.models import Decision, LedgerEntry
+from governance.identity.domain import MEMBER, OWNER
+from governance.identity.operations import admit_member
+from governance.models import ApiKey, Approval, AuditEntry, Membership, PolicyVersion, User
+from tests.client import Api
+from tests.factories.rows import plant_rows
+from tests.factories.tenants import Person, World, system_actor
+from valdrix.admin_site import console
+from valdrix.kernel.db import reading, transaction
+from valdrix.kernel.ids import new_id
+
+EVERYBODY = (
+    "enforcement_decision",
+    "billing_account",
+    "governance_policyversion",
+    "governance_forcedmode",
+)
+ADMINS = (
+    "enforcement_ledgerentry",
+    "governance_approval",
+    "governance_auditentry",
+    "billing_reservation",
+)
+OWNERS = ("governance_apikey",)
+ALL = EVERYBODY + ADMINS + OWNERS
+
+
+def sign_in(person: Person, **options: Any) -> Client:
+    client = Client(**options)
+    client.force_login(User.objects.get(pk=person.user_id))
+    return client
+
+
+def list_url(name: str) -> str:
+    return reverse(f"admin:{name}_changelist")
+
+
+def page_url(name: str, key: object) -> str:
+    return reverse(f"admin:{name}_change", args=[str(key)])
+
+
+def gate(world: World, **changes: Any) -> dict[str, Any]:
+    body = {
+        "project_id": "shop",
+        "environment": "dev",
+        "resource_reference": "module.web",
+        "estimated_monthly_delta_usd": "300.00",
+    }
+    response = Api().post("gate/terraform", body | changes, key=world.key)
+    assert response.status_code == 200, response.content
+    return response.json()
+
+
+def add_budget(world: World, project: str = "shop", limit: int = 1000) -> Account:
+    with transaction(world.id):
+        return Account.objects.create(
+            id=new_id(),
+            tenant_id=world.id,
+            kind="budget",
+            project_id=project,
+            environment="nonprod",
+            monthly_limit_usd=limit,
+            created_at=datetime.now(UTC),
+            created_by="user:1",
+        )
+
+
+def keys_of(world: World) -> dict[str, object]:
+    """Return, for each list, the key of one of the tenant's rows as addresses spell it."""
+    with reading(world.id):
+        return {
+            "enforcement_decision": Decision.objects.values_list("id", flat=True)[0],
+            "enforcement_ledgerentry": LedgerEntry.objects.order_by("-sequence")[0].sequence,
+            "billing_account": Account.objects.values_list("id", flat=True)[0],
+            "billing_reservation": Decision.objects.values_list("id", flat=True)[0],
+            "governance_approval": Approval.objects.values_list("id", flat=True)[0],
+            "governance_auditentry": AuditEntry.objects.values_list("id", flat=True)[0],
+            "governance_apikey": ApiKey.objects.values_list("id", flat=True)[0],
+            "governance_forcedmode": _forced_mode_key(),
+            "governance_policyversion": PolicyVersion.objects.order_by("-number")[0].number,
+        }
+
+
+def _forced_mode_key() -> object:
+    model = next(m for m in console._registry if m._meta.model_name == "forcedmode")
+    return model.objects.values_list("id", flat=True)[0]
+
+
+def text_of(response: HttpResponse) -> str:
+    return response.content.decode()
+
+
+@contextmanager
+def at_most(queries: int) -> Iterator[None]:
+    with CaptureQueriesContext(connection) as captured:
+        yield
+    statements = [one["sql"] for one in captured.captured_queries]
+    assert len(statements) <= queries, "\n".join(one[:160] for one in statements)
+
+
+# Who comes in
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_anonymous_people_are_sent_to_sign_in(tenant: World, name: str) -> None:
+    for url in (reverse("admin:index"), list_url(name), page_url(name, new_id())):
+        response = Client().get(url)
+        assert response.status_code == 302
+        assert response["Location"].startswith(reverse("admin:login"))
+
+
+def test_a_member_signs_in_without_being_staff(tenant: World) -> None:
+    user = User.objects.get(pk=tenant.member.user_id)
+    user.set_password("correct-horse-battery")
+    user.save(update_fields=["password"])
+    assert not user.is_staff
+    client = Client()
+    form = text_of(client.get(reverse("admin:index"), follow=True))
+    assert f'name="next" value="{reverse("admin:index")}"' in form
+    credentials = {
+        "username": user.username,
+        "password": "correct-horse-battery",
+        "next": reverse("admin:index"),
+    }
+    wrong = client.post(reverse("admin:login"), credentials | {"password": "no"})
+    assert "is not right" in text_of(wrong)
+    response = client.post(reverse("admin:login"), credentials, follow=True)
+    assert response.status_code == 200
+    assert response.redirect_chain[-1][0] == reverse("admin:index")
+    assert f"Tenant {tenant.slug}" in text_of(response)
+
+
+def test_a_next_address_on_another_host_is_not_followed(tenant: World) -> None:
+    user = User.objects.get(pk=tenant.member.user_id)
+    user.set_password("correct-horse-battery")
+    user.save(update_fields=["password"])
+    response = Client().post(
+        reverse("admin:login") + "?next=https://example.org/",
+        {"username": user.username, "password": "correct-horse-battery"},
+    )
+    assert response.status_code == 302
+    assert "example.org" not in response["Location"]
+
+
+def test_a_superuser_without_a_membership_sees_nothing(tenant: World) -> None:
+    plant_rows(tenant)
+    root = User.objects.create_superuser(f"root-{new_id().hex[-8:]}")
+    client = Client()
+    client.force_login(root)
+    for url in (reverse("admin:index"), *map(list_url, ALL)):
+        response = client.get(url)
+        assert response.status_code == 403
+        assert "no tenant has you as a member" in text_of(response)
+    for name, key in keys_of(tenant).items():
+        response = client.get(page_url(name, key))
+        assert response.status_code in {403, 404}
+        assert str(tenant.id) not in text_of(response)
+
+
+def test_being_staff_or_superuser_adds_nothing_to_a_membership(tenant: World) -> None:
+    User.objects.filter(pk=tenant.member.user_id).update(is_staff=True, is_superuser=True)
+    client = sign_in(tenant.member)
+    assert client.get(reverse("admin:index")).status_code == 200
+    assert client.get(list_url("enforcement_decision")).status_code == 200
+    for name in ADMINS + OWNERS:
+        assert client.get(list_url(name)).status_code == 403
+
+
+def test_a_person_who_left_the_tenant_sees_nothing_at_once(tenant: World) -> None:
+    client = sign_in(tenant.member)
+    assert client.get(list_url("enforcement_decision")).status_code == 200
+    with transaction(tenant.id):
+        Membership.objects.filter(user_id=tenant.member.user_id).delete()
+    assert client.get(list_url("enforcement_decision")).status_code == 403
+
+
+def test_a_deactivated_person_is_sent_to_sign_in(tenant: World) -> None:
+    client = sign_in(tenant.owner)
+    User.objects.filter(pk=tenant.owner.user_id).update(is_active=False)
+    assert client.get(reverse("admin:index")).status_code == 302
+
+
+# What each role sees
+
+
+@pytest.mark.parametrize(
+    ("role", "seen"),
+    [("member", EVERYBODY), ("admin", EVERYBODY + ADMINS), ("owner", ALL)],
+)
+def test_a_role_sees_its_lists_and_pages_and_no_other(
+    tenant: World, role: str, seen: tuple[str, ...]
+) -> None:
+    plant_rows(tenant)
+    client = sign_in(getattr(tenant, role))
+    menu = text_of(client.get(reverse("admin:index")))
+    for name, key in keys_of(tenant).items():
+        expected = 200 if name in seen else 403
+        assert client.get(list_url(name)).status_code == expected, name
+        assert client.get(page_url(name, key)).status_code == expected, name
+        assert (f'href="{list_url(name)}' in menu) == (name in seen), name
+
+
+def test_a_refusal_says_which_role_one_has(tenant: World) -> None:
+    text = text_of(sign_in(tenant.admin).get(list_url("governance_apikey")))
+    assert f"You are an admin of Tenant {tenant.slug}" in text
+
+
+def test_a_member_sees_no_ledger_entries_on_a_decision(tenant: World) -> None:
+    add_budget(tenant)
+    decision_id = gate(tenant)["decision_id"]
+    url = page_url("enforcement_decision", decision_id)
+    entry = list_url("enforcement_ledgerentry")
+    assert entry in text_of(sign_in(tenant.admin).get(url))
+    member_sees = text_of(sign_in(tenant.member).get(url))
+    assert entry not in member_sees
+    assert "are shown to admins and owners" in member_sees
+
+
+def test_api_keys_are_shown_without_digests(tenant: World) -> None:
+    with reading(tenant.id):
+        digests = [bytes(one).hex() for one in ApiKey.objects.values_list("digest", flat=True)]
+    client = sign_in(tenant.owner)
+    with CaptureQueriesContext(connection) as captured:
+        texts = [text_of(client.get(list_url("governance_apikey")))]
+        texts.append(text_of(client.get(page_url("governance_apikey", tenant.owner.key_id))))
+    assert tenant.owner.key[4:16] in texts[1]
+    for text in texts:
+        assert tenant.owner.key not in text
+        assert not any(digest in text.lower() for digest in digests)
+    assert not any('"digest"' in one["sql"] for one in captured.captured_queries)
+
+
+# Isolation
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_another_tenants_row_does_not_exist(
+    tenant: World, other_tenant: World, name: str
+) -> None:
+    plant_rows(tenant)
+    plant_rows(other_tenant)
+    foreign, own = keys_of(other_tenant)[name], keys_of(tenant)[name]
+    client = sign_in(tenant.owner)
+    assert client.get(page_url(name, own)).status_code == 200
+    if name in {"enforcement_ledgerentry", "governance_policyversion"}:
+        # Both tenants have a number 1: it must be the own one. A number beyond is nobody's.
+        assert str(other_tenant.id) not in text_of(client.get(page_url(name, foreign)))
+        foreign = 4711
+    response = client.get(page_url(name, foreign))
+    assert response.status_code == 404
+    assert "no such page in this tenant" in text_of(response)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_lists_never_show_another_tenants_rows(
+    tenant: World, other_tenant: World, name: str
+) -> None:
+    plant_rows(tenant)
+    plant_rows(other_tenant)
+    url = list_url(name) + ("?kind=grant" if name == "billing_account" else "")
+    text = text_of(sign_in(tenant.owner).get(url))
+    keys, foreign = keys_of(tenant), keys_of(other_tenant)
+    assert page_url(name, keys[name]) in text
+    if name not in {"enforcement_ledgerentry", "governance_policyversion"}:
+        assert str(foreign[name]) not in text
+    for one in foreign.values():
+        assert len(str(one)) < 36 or str(one) not in text
+
+
+def test_the_landing_page_is_one_tenants(tenant: World, other_tenant: World) -> None:
+    add_budget(tenant)
+    add_budget(other_tenant, project="theirs")
+    own = gate(tenant)["decision_id"]
+    foreign = gate(other_tenant, project_id="theirs")["decision_id"]
+    text = text_of(sign_in(tenant.member).get(reverse("admin:index")))
+    assert own in text
+    assert foreign not in text
+    assert "theirs" not in text
+
+
+def test_the_database_refuses_what_the_filter_forgets(
+    tenant: World, other_tenant: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the application's filter removed, row-level security still shows no foreign row."""
+    plant_rows(tenant)
+    plant_rows(other_tenant)
+    admin = console._registry[Decision]
+    monkeypatch.setattr(admin, "get_queryset", lambda request: Decision.objects.order_by("-id"))
+    text = text_of(sign_in(tenant.owner).get(list_url("enforcement_decision")))
+    assert str(keys_of(tenant)["enforcement_decision"]) in text
+    assert str(keys_of(other_tenant)["enforcement_decision"]) not in text
+
+
+def test_a_person_of_two_tenants_chooses_by_post(tenant: World, other_tenant: World) -> None:
+    username = User.objects.get(pk=tenant.owner.user_id).username
+    admit_member(actor=system_actor(other_tenant.id), username=username, role=MEMBER)
+    client = sign_in(tenant.owner)
+    url = reverse("admin:choose_tenant")
+    for world, role in ((other_tenant, MEMBER), (tenant, OWNER)):
+        response = client.post(url, {"tenant": str(world.id)}, follow=True)
+        assert f"Tenant {world.slug}, " in text_of(response)
+        keys = client.get(list_url("governance_apikey"))
+        assert keys.status_code == (200 if role == OWNER else 403)
+    assert client.get(url).status_code == 405
+
+
+def test_a_tenant_that_is_not_ones_own_cannot_be_chosen(
+    tenant: World, other_tenant: World
+) -> None:
+    client = sign_in(tenant.owner)
+    response = client.post(reverse("admin:choose_tenant"), {"tenant": str(other_tenant.id)})
+    assert response.status_code == 404
+    assert f"Tenant {tenant.slug}, " in text_of(client.get(reverse("admin:index")))
+
+
+def test_a_session_that_names_a_foreign_tenant_gets_the_own_one(
+    tenant: World, other_tenant: World
+) -> None:
+    client = sign_in(tenant.owner)
+    session = client.session
+    session["console_tenant"] = str(other_tenant.id)
+    session.save()
+    text = text_of(client.get(reverse("admin:index")))
+    assert f"Tenant {tenant.slug}, " in text
+    assert other_tenant.slug not in text
+
+
+def test_choosing_a_tenant_needs_the_form_token(tenant: World) -> None:
+    client = sign_in(tenant.owner, enforce_csrf_checks=True)
+    response = client.post(reverse("admin:choose_tenant"), {"tenant": str(tenant.id)})
+    assert response.status_code == 403
+
+
+# Read only
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_is_written_through_the_console(tenant: World, name: str, method: str) -> None:
+    plant_rows(tenant)
+    key = keys_of(tenant)[name]
+    before = _rows(tenant)
+    client = sign_in(tenant.owner)
+    form = {"action": "delete_selected", "_selected_action": [str(key)], "post": "yes"}
+    for url in (list_url(name), page_url(name, key)):
+        data = form if method == "post" else None
+        assert getattr(client, method)(url, data).status_code == 405
+    assert _rows(tenant) == before
+
+
+def _rows(world: World) -> list[list[dict[str, Any]]]:
+    with reading(world.id):
+        return [
+            list(model._default_manager.order_by("pk").values()) for model in console._registry
+        ]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_there_is_no_address_that_adds_deletes_or_shows_history(tenant: World, name: str) -> None:
+    plant_rows(tenant)
+    key = keys_of(tenant)[name]
+    client = sign_in(tenant.owner)
+    base = list_url(name)
+    for path in ("add/", f"{key}/delete/", f"{key}/history/", f"{key}/"):
+        assert client.get(base + path).status_code == 404, path
+    for model in console._registry:
+        assert not console._registry[model].has_change_permission(client)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["r/1/1/", "search/?s=x", "autocomplete/", "auth/group/"])
+def test_djangos_routes_that_know_no_tenant_are_not_there(tenant: World, path: str) -> None:
+    response = sign_in(tenant.owner).get(reverse("admin:index") + path)
+    assert response.status_code == 404
+
+
+def test_people_and_groups_are_not_in_the_console() -> None:
+    assert {model._meta.label for model in console._registry}.isdisjoint(
+        {"auth.Group", "governance.User", "governance.Membership"}
+    )
+
+
+# Bad addresses and queries
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "key", ["x", "%00", "0", "-1", "9" * 5000, "9" * 30, "٣", "%F0%9F%92%A9", "None", "1e400"]
+)
+def test_a_key_of_no_row_is_not_found(tenant: World, name: str, key: str) -> None:
+    url = f"{list_url(name)}{key}/change/"
+    assert sign_in(tenant.owner).get(url).status_code == 404
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "query",
+    [
+        "q=%00",
+        "q=" + "x" * 5000,
+        "q=%ED%A0%80",
+        "decision=%00",
+        "kind=%00",
+        "project_id=%00",
+        "status=nonsense&state=nonsense&event=nonsense",
+        "p=0",
+        "p=99999999999999999999",
+        "p=x",
+        "o=1.2.-3",
+        "all=1",
+        "_to_field=id",
+        "_popup=1",
+        "tenant_id=00000000-0000-0000-0000-000000000000",
+        "digest__startswith=a",
+        "response_json__contains=secret",
+        "person__password__startswith=a",
+        "e=1",
+    ],
+)
+def test_a_strange_query_is_answered(tenant: World, name: str, query: str) -> None:
+    response = sign_in(tenant.owner).get(f"{list_url(name)}?{query}", follow=True)
+    assert response.status_code == (400 if query == "_to_field=id" and "id" not in _fields(name) else 200)
+
+
+def _fields(name: str) -> set[str]:
+    model = next(m for m in console._registry if m._meta.label_lower == name.replace("_", ".", 1))
+    return {field.name for field in model._meta.fields}
+
+
+def test_a_query_can_compare_no_column_but_the_declared_filters(tenant: World) -> None:
+    client = sign_in(tenant.owner)
+    with CaptureQueriesContext(connection) as captured:
+        text = text_of(client.get(list_url("governance_apikey") + "?digest__startswith=zz&role=x"))
+    assert "member key" in text
+    assert not any("zz" in one["sql"] for one in captured.captured_queries)
+
+
+# Filters and search
+
+
+def test_decisions_are_filtered_and_searched(tenant: World) -> None:
+    add_budget(tenant)
+    small = gate(tenant)["decision_id"]
+    other = gate(tenant, project_id="search-index", environment="prod")["decision_id"]
+    client = sign_in(tenant.member)
+    base = list_url("enforcement_decision")
+    shown = {
+        "": {small, other},
+        "?project_id=shop": {small},
+        "?environment=prod": {other},
+        "?source=terraform": {small, other},
+        "?source=cloud_event": set(),
+        f"?q={small}": {small},
+        "?q=INDEX": {other},
+        "?q=shop&environment=prod": set(),
+        "?environment=nonsense": {small, other},
+    }
+    for query, expected in shown.items():
+        text = text_of(client.get(base + query))
+        assert {one for one in (small, other) if one in text} == expected, query
+    assert text_of(client.get(base)).index(other) < text_of(client.get(base)).index(small)
+    assert "No decision matches" in text_of(client.get(base + "?source=cloud_event"))
+
+
+def test_ledger_entries_are_found_by_decision(tenant: World) -> None:
+    first, second = (gate(tenant, project_id=name)["decision_id"] for name in ("one", "two"))
+    text = text_of(sign_in(tenant.admin).get(list_url("enforcement_ledgerentry") + f"?q={first}"))
+    assert page_url("enforcement_decision", first) in text
+    assert second not in text
+
+
+# The page of a decision
+
+
+def test_a_decision_page_tells_everything(tenant: World) -> None:
+    budget = add_budget(tenant, limit=1000)
+    answer = gate(tenant, idempotency_key="pr-1", team="web", metadata={"family": "m7"})
+    text = text_of(sign_in(tenant.owner).get(page_url("enforcement_decision", answer["decision_id"])))
+    with reading(tenant.id):
+        entries = list(LedgerEntry.objects.filter(decision_id=answer["decision_id"]))
+    assert entries
+    expected = [
+        answer["explanation"]["summary"],
+        answer["request_fingerprint"],
+        answer["change_fingerprint"],
+        answer["policy_document_sha256"],
+        "pr-1",
+        "m7",
+        "nonprod (asked as “dev”)",
+        page_url("billing_account", budget.id),
+        "Plan ceiling",
+        "Project budget",
+        "Reserved credits",
+        "Emergency credits",
+        "Enterprise ceiling",
+        tenant.member.username,
+        *(one["title"] for one in answer["explanation"]["reason_codes"]),
+        *(bytes(one.entry_hash).hex() for one in entries),
+        *(page_url("enforcement_ledgerentry", one.sequence) for one in entries),
+    ]
+    for part in expected:
+        assert part.replace("'", "&#x27;") in text, part
+    times = re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(.{4})", text)
+    assert times
+    assert set(times) == {" UTC"}
+
+
+def test_the_waterfall_is_drawn_and_told(tenant: World) -> None:
+    add_budget(tenant, limit=400)
+    answer = gate(tenant)
+    denied = gate(tenant, resource_reference="module.other")
+    client = sign_in(tenant.member)
+    fits = text_of(client.get(page_url("enforcement_decision", answer["decision_id"])))
+    over = text_of(client.get(page_url("enforcement_decision", denied["decision_id"])))
+    assert "Project budget: used 0.00, this change 300.00 of a limit of 400.00 USD" in fits
+    assert 'class="vx-bar__over"' not in fits
+    assert (
+        "Project budget: used 300.00, this change 100.00 of a limit of 400.00 USD;"
+        " 200.00 USD do not fit"
+    ) in over
+    assert re.search(r'class="vx-bar__this" x="50.00%" width="16.67%"', over)
+    assert 'First to limit: <strong>Project budget</strong>' in over
+
+
+def test_a_pending_approval_is_told_to_who_may_know(tenant: World) -> None:
+    answer = gate(tenant, environment="prod", estimated_monthly_delta_usd=None)
+    if answer["approval_request_id"] is None:
+        pytest.fail(f"the strictest policy did not ask for an approval: {answer['decision']}")
+    url = page_url("enforcement_decision", answer["decision_id"])
+    approval_id = answer["approval_request_id"]
+    link = page_url("governance_approval", approval_id)
+    assert link in text_of(sign_in(tenant.admin).get(url))
+    requester = text_of(sign_in(tenant.member).get(url))
+    assert "<h2>Approval</h2>" in requester
+    assert link not in requester
+
+
+EVIL = "<script>alert(1)</script>"
+
+
+def test_what_callers_wrote_is_escaped_everywhere(tenant: World) -> None:
+    add_budget(tenant, project=EVIL)
+    answer = gate(
+        tenant,
+        project_id=EVIL,
+        resource_reference='"><img src=x onerror=alert(2)>',
+        team=EVIL,
+        metadata={EVIL: "</pre><script>alert(3)</script>"},
+        idempotency_key="</code><script>alert(4)</script>",
+    )
+    client = sign_in(tenant.owner)
+    urls = [
+        reverse("admin:index"),
+        page_url("enforcement_decision", answer["decision_id"]),
+        f"{list_url('enforcement_decision')}?q={EVIL}",
+        *map(list_url, ALL),
+        *(page_url(name, key) for name, key in _present_keys(tenant).items()),
+    ]
+    seen = 0
+    for url in urls:
+        text = text_of(client.get(url))
+        assert "<script>alert" not in text, url
+        assert "<img src=x" not in text, url
+        seen += text.count("&lt;script&gt;alert")
+    assert seen > 10
+
+
+def _present_keys(world: World) -> dict[str, object]:
+    with reading(world.id):
+        return {
+            "enforcement_ledgerentry": LedgerEntry.objects.order_by("-sequence")[0].sequence,
+            "billing_account": Account.objects.filter(kind="budget")[0].id,
+            "governance_auditentry": AuditEntry.objects.all()[0].id,
+        }
+
+
+def test_a_decision_without_a_full_response_still_has_a_page(tenant: World) -> None:
+    plant_rows(tenant)
+    with reading(tenant.id):
+        decision_id = Decision.objects.get().id
+    text = text_of(sign_in(tenant.owner).get(page_url("enforcement_decision", decision_id)))
+    assert "only what was stored is shown" in text
+    assert "The waterfall was not run" in text
+
+
+def test_pages_have_no_inline_style_or_script_of_ours(tenant: World) -> None:
+    add_budget(tenant)
+    answer = gate(tenant)
+    text = text_of(sign_in(tenant.owner).get(page_url("enforcement_decision", answer["decision_id"])))
+    content = text[text.index('id="content"') : text.index("</body>")]
+    content = content[: content.index("unfold/js/simplebar")] if "simplebar" in content else content
+    body = content[: content.rindex("vx-panel")]
+    assert " style=" not in body
+    assert "<script" not in body
+    assert not re.search(r"\son[a-z]+=", body)
+    hosts = set(re.findall(r'(?:src|href)="(https?:)?//', text))
+    assert not hosts
+
+
+# Money
+
+
+def test_budgets_and_grants_are_told_apart(tenant: World) -> None:
+    budget = add_budget(tenant, limit=400)
+    plant_rows(tenant)
+    gate(tenant)
+    client = sign_in(tenant.member)
+    base = list_url("billing_account")
+    budgets, grants = text_of(client.get(base)), text_of(client.get(base + "?kind=grant"))
+    assert page_url("billing_account", budget.id) in budgets
+    assert page_url("billing_account", budget.id) not in grants
+    assert "100.00 of 100.00" in grants
+    assert "Settled 0.00, held 300.00, overrun 0.00 of a limit of 400.00 USD" in budgets
+    exposure = text_of(client.get(base + "?kind=exposure"))
+    assert "300.00" in exposure
+
+
+# Bounded queries
+
+
+def test_pages_take_a_fixed_number_of_statements(tenant: World) -> None:
+    """Session, user, memberships, the transaction's own three, and a few reads; never one a row."""
+    for number in range(3):
+        add_budget(tenant, project=f"p{number}")
+    answer = gate(tenant, project_id="p0")
+    for number in range(1, 12):
+        gate(tenant, project_id=f"p{number % 3}", resource_reference=f"r{number}")
+    client = sign_in(tenant.owner)
+    client.get(reverse("admin:index"))
+    for name in ALL:
+        with at_most(13):
+            assert client.get(list_url(name)).status_code == 200
+    with at_most(16):
+        client.get(reverse("admin:index"))
+    with at_most(14):
+        client.get(page_url("enforcement_decision", answer["decision_id"]))
+
+
+def test_a_list_takes_no_more_statements_for_more_rows(tenant: World) -> None:
+    client = sign_in(tenant.owner)
+    add_budget(tenant, project="p0")
+    gate(tenant, project_id="p0")
+    counts = []
+    for _ in range(2):
+        row = []
+        for name in ALL:
+            with CaptureQueriesContext(connection) as captured:
+                client.get(list_url(name))
+            row.append(len(captured.captured_queries))
+        counts.append(row)
+        if len(counts) == 1:
+            for number in range(1, 6):
+                add_budget(tenant, project=f"p{number}")
+                gate(tenant, project_id=f"p{number}", resource_reference=f"r{number}")
+    assert counts[0] == counts[1]

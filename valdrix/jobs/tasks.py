@@ -1,0 +1,90 @@
+"""The jobs' functions: each goes through all tenants, or through what belongs to none.
+
+What is found in one tenant, or goes wrong there, stops no other tenant's turn.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from enforcement.ledger.verification import verify_ledger
+from enforcement.reconciliation.operations import reconcile_overdue
+from governance.audit.operations import Actor
+from valdrix.kernel.db import tenant_ids_for_job
+
+log = logging.getLogger("valdrix.jobs")
+
+
+class JobIncomplete(Exception):
+    """A job could not do its work in some tenants; the log says in which, and why."""
+
+
+class LedgerBroken(Exception):
+    """A tenant's ledger does not verify."""
+
+
+def verify_ledgers() -> str:
+    """Recompute every tenant's ledger and return how much was inspected.
+
+    :raises JobIncomplete: when one of them does not hold.
+    """
+    return _for_each_tenant("verify-ledgers", _verify)
+
+
+def reconcile_all_overdue() -> str:
+    """Settle every tenant's reservations that are past their time (SPEC 5).
+
+    :raises JobIncomplete: when that failed in a tenant.
+    """
+    return _for_each_tenant("reconcile-overdue", _reconcile)
+
+
+def clear_sessions() -> None:
+    """Delete the console's sessions that have expired."""
+    store: Any = import_module(settings.SESSION_ENGINE).SessionStore
+    store.clear_expired()
+
+
+def _verify(tenant_id: uuid.UUID) -> dict[str, int]:
+    result = verify_ledger(tenant_id)
+    if result.fault is not None:
+        raise LedgerBroken(f"broken at sequence {result.fault.sequence}: {result.fault.reason}")
+    return {"entries": result.entries}
+
+
+def _reconcile(tenant_id: uuid.UUID) -> dict[str, int]:
+    actor = Actor(
+        tenant_id=tenant_id,
+        principal_id="system:reconcile-overdue",
+        address=None,
+        at=timezone.now(),
+    )
+    return reconcile_overdue(actor=actor)
+
+
+def _for_each_tenant(job: str, work: Callable[[uuid.UUID], dict[str, int]]) -> str:
+    """Do a job's work in every tenant and return its counts, added up.
+
+    :raises JobIncomplete: when a tenant's turn raised; each is logged with its traceback.
+    """
+    tenants = tenant_ids_for_job(job)
+    counts: Counter[str] = Counter()
+    failed = 0
+    for tenant_id in tenants:
+        try:
+            counts.update(work(tenant_id))
+        except Exception:
+            log.exception("job=%s tenant=%s outcome=failed", job, tenant_id)
+            failed += 1
+    if failed:
+        raise JobIncomplete(f"failed in {failed} of {len(tenants)} tenants")
+    said = " ".join(f"{name}={count}" for name, count in counts.items())
+    return f"tenants={len(tenants)} {said}".strip()

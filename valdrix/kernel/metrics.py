@@ -1,0 +1,68 @@
+"""Metrics: the names operators rely on (SPEC 20), counted in the process and read at /metrics.
+
+No label has a tenant's or a caller's text. With several worker processes their counts are added
+up through ``PROMETHEUS_MULTIPROC_DIR``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+_LATENCY_BUCKETS: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0,
+)  # fmt: skip
+
+REQUEST_COUNT: Final = Counter("request_count", "Requests answered.", ("method", "route", "status"))
+REQUEST_DURATION: Final = Histogram(
+    "request_duration_seconds", "Time to answer a request.", ("method", "route"),
+    buckets=_LATENCY_BUCKETS,
+)  # fmt: skip
+DB_ERRORS: Final = Counter("db_errors", "Database errors by their SQLSTATE class.", ("class",))
+AUTH_ATTEMPTS: Final = Counter("auth_attempts", "Authentications by API key.", ("outcome",))
+
+GATE_DECISIONS: Final = Counter(
+    "valdrix_ops_enforcement_gate_decisions",
+    "Gate decisions, fail-safe ones included.",
+    ("source", "decision", "mode"),
+)
+GATE_FAILURES: Final = Counter(
+    "valdrix_ops_enforcement_gate_failures",
+    "Evaluations that failed safe, by their reason.",
+    ("reason",),
+)
+GATE_LATENCY: Final = Histogram(
+    "valdrix_ops_enforcement_gate_latency_seconds",
+    "Time of one evaluation.",
+    buckets=_LATENCY_BUCKETS,
+)
+GATE_LOCK_EVENTS: Final = Counter(
+    "valdrix_ops_enforcement_gate_lock_events",
+    "What became of waiting for a gate's locks.",
+    ("event",),
+)
+RECONCILIATIONS: Final = Counter(
+    "valdrix_ops_enforcement_reservation_reconciliations",
+    "Families of reservations settled.",
+    ("trigger", "status"),
+)
+
+
+def render_metrics() -> bytes:
+    """Return every metric in the Prometheus text format, of all worker processes together."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        return generate_latest(registry)
+    return generate_latest(REGISTRY)
