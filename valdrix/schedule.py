@@ -24,12 +24,18 @@ class Job:
     singleton: bool
 
 
-_QUARTER: Final = int(timedelta(minutes=15).total_seconds())
+_FIVE_MINUTES: Final = int(timedelta(minutes=5).total_seconds())
 _DAY: Final = int(timedelta(days=1).total_seconds())
 
 # fmt: off
 JOBS: Final[tuple[Job, ...]] = (
-    Job("reconcile-overdue", "valdrix.jobs.tasks.reconcile_all_overdue", _QUARTER, singleton=False),
+    Job(
+        "reconcile-overdue",
+        "valdrix.jobs.tasks.reconcile_all_overdue",
+        _FIVE_MINUTES,
+        singleton=False,
+    ),
+    Job("check-integrity", "valdrix.jobs.tasks.check_all_integrity", _DAY, singleton=True),
     Job("verify-ledgers", "valdrix.jobs.tasks.verify_ledgers", _DAY, singleton=True),
     Job("clear-sessions", "valdrix.jobs.tasks.clear_sessions", _DAY, singleton=True),
 )

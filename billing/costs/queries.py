@@ -63,9 +63,7 @@ def find_latest_cost_date(tenant_id: uuid.UUID, project_id: str) -> date | None:
 
 def find_ingestion(tenant_id: uuid.UUID, content_sha256: str) -> CostIngestion | None:
     """Return when and by whom a file was taken, or None if it was not."""
-    return CostIngestion.objects.filter(
-        tenant_id=tenant_id, content_sha256=content_sha256
-    ).first()
+    return CostIngestion.objects.filter(tenant_id=tenant_id, content_sha256=content_sha256).first()
 
 
 def read_sub_accounts(tenant_id: uuid.UUID) -> dict[str, str]:
@@ -84,7 +82,10 @@ def find_spending(
     """
     rows = DailyCost.objects.filter(tenant_id=tenant_id)
     places = (
-        rows.values("project_id").annotate(place=Min("id")).filter(place__gt=after).order_by("place")
+        rows.values("project_id")
+        .annotate(place=Min("id"))
+        .filter(place__gt=after)
+        .order_by("place")
     )
     found = [(row["place"], row["project_id"]) for row in places[:limit]]
     days = _days(tenant_id, [project for _, project in found], since=since, until=until)

@@ -35,16 +35,8 @@ SELECT
             coalesce(m.posted_usd, 0)::text, coalesce(m.overrun_usd, 0)::text,
             (a.shadow_pending_usd + coalesce(m.shadow_posted_usd, 0))::text,
             a.pool, a.priority, a.expires_at, a.remaining_usd::text,
-            CASE WHEN a.basis = 'actuals' THEN (
-                SELECT coalesce(sum(l.amount_usd), 0)
-                  FROM billing_reservation_line l
-                  JOIN billing_reservation r ON r.decision_id = l.reservation_id
-                  JOIN billing_charge c ON c.id = r.charge_id
-                 WHERE l.account_id = a.id AND l.state = 'pending' AND NOT l.is_shadow
-                   AND c.confirmed_at < (SELECT max(d.date) + 1 FROM billing_daily_cost d
-                                          WHERE d.tenant_id = %(tenant)s
-                                            AND d.project_id = %(project)s)
-            ) ELSE 0 END::text) ORDER BY a.id)
+            CASE WHEN a.basis = 'actuals' THEN billing_pending_in_costs(a.id, %(project)s)
+                 ELSE 0 END::text) ORDER BY a.id)
     FROM billing_account a
     LEFT JOIN billing_account_month m ON m.account_id = a.id AND m.month = %(month)s
    WHERE a.id = ANY(%(accounts)s)),

@@ -94,7 +94,7 @@ WITH amounts (id, usd) AS (
     SELECT 'month ' || account_id || ' ' || month, ARRAY[posted_usd, overrun_usd,
            shadow_posted_usd] FROM billing_account_month WHERE tenant_id = %(tenant)s
     UNION ALL
-    SELECT 'charge ' || id, ARRAY[held_usd, taken_usd, family_held_usd]
+    SELECT 'charge ' || id, ARRAY[held_usd, own_usd, taken_usd, family_held_usd]
       FROM billing_charge WHERE tenant_id = %(tenant)s
     UNION ALL
     SELECT 'reservation ' || decision_id, ARRAY[own_usd, taken_usd]

@@ -19,6 +19,17 @@ SELECT c.id, CASE WHEN c.state = 'released' AND c.held_usd <= coalesce(p.usd, 0)
   FROM billing_charge c LEFT JOIN part p ON p.charge_id = c.id AND p.state = c.state
  WHERE c.tenant_id = %(tenant)s
 """
+_CHARGE_OWN: Final = """
+WITH part AS (
+    SELECT charge_id, state, sum(own_usd) AS usd FROM billing_reservation
+     WHERE tenant_id = %(tenant)s GROUP BY charge_id, state
+)
+SELECT c.id, CASE WHEN c.state = 'released' AND c.own_usd <= coalesce(p.usd, 0) THEN c.own_usd
+                  ELSE coalesce(p.usd, 0) END AS expected,
+       c.own_usd AS found
+  FROM billing_charge c LEFT JOIN part p ON p.charge_id = c.id AND p.state = c.state
+ WHERE c.tenant_id = %(tenant)s
+"""
 _CHARGE_TAKEN: Final = """
 WITH child AS (
     SELECT parent_charge_id AS id, sum(taken_usd) AS ever,
@@ -26,7 +37,7 @@ WITH child AS (
       FROM billing_reservation WHERE tenant_id = %(tenant)s AND parent_charge_id IS NOT NULL
      GROUP BY parent_charge_id
 )
-SELECT c.id, least(c.held_usd,
+SELECT c.id, least(c.own_usd,
                    CASE WHEN c.state <> 'active' AND c.taken_usd
                              BETWEEN coalesce(h.kept, 0) AND coalesce(h.ever, 0)
                         THEN c.taken_usd ELSE coalesce(h.kept, 0) END) AS expected,
@@ -199,8 +210,13 @@ INVARIANTS: Final = (
         _CHARGE_HELD,
     ),
     Invariant(
+        "charge_own_equals_reservations",
+        "A charge's own part is the sum of its members' own parts.",
+        _CHARGE_OWN,
+    ),
+    Invariant(
         "charge_taken_equals_children",
-        "What is taken of a charge is what decisions that named it took, and never more than held.",
+        "What is taken of a charge is what decisions that named it took, never more than its own.",
         _CHARGE_TAKEN,
     ),
     Invariant(

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from django.db import DatabaseError
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
+from governance.api.remembered import remembered
 from governance.identity.domain import ApiKeyText, Principal, read_key_text
 from governance.identity.queries import find_key_principal
+from valdrix.kernel.db import is_database_down
 from valdrix.kernel.metrics import AUTH_ATTEMPTS
 
 _SCHEME: Final = "bearer"
@@ -42,8 +45,23 @@ class ApiKeyAuthentication(BaseAuthentication):
         return principal, principal
 
     def find_principal(self, key: ApiKeyText) -> Principal | None:
-        """Return whom a well-formed key speaks for; the one place that asks the database."""
-        return find_key_principal(key)
+        """Return whom a well-formed key speaks for; the one place that asks the database.
+
+        While the database is down, a key that was good within the last minute still speaks;
+        another one cannot be judged, and the database's error says so (503).
+        """
+        try:
+            principal = find_key_principal(key)
+        except DatabaseError as error:
+            known = remembered.find(key.digest) if is_database_down(error) else None
+            if known is None:
+                raise
+            return known
+        if principal is None:
+            remembered.forget(key.digest)
+        else:
+            remembered.keep(key.digest, principal)
+        return principal
 
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge of a 401 (RFC 9110, section 11.6.1)."""

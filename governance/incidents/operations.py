@@ -8,7 +8,10 @@ from datetime import datetime
 
 from django.db import connection
 
-from valdrix.kernel.db import transaction_required
+from governance.audit.operations import Actor, record_change
+from governance.incidents.models import OPEN, RESOLVED, Incident
+from governance.incidents.queries import lock_incident
+from valdrix.kernel.db import transaction, transaction_required
 
 _OPEN = """
 INSERT INTO governance_incident AS kept
@@ -50,3 +53,33 @@ def open_incident(*, sighting: Sighting) -> None:
                 "at": sighting.at,
             },
         )
+
+
+def resolve_incident(*, actor: Actor, incident_id: uuid.UUID, reason: str) -> Incident:
+    """Close an incident, in a transaction of its own, and say so in the audit log.
+
+    Nothing is checked or repaired: what still is wrong opens a new one when it is seen again.
+    An incident that is resolved already stays as it is, and nothing is written.
+
+    :param reason: what was done about it; kept in the audit log.
+    :raises NotFound: when the actor's tenant has no such incident.
+    """
+    with transaction(actor.tenant_id):
+        incident = lock_incident(actor.tenant_id, incident_id)
+        if incident.state != OPEN:
+            return incident
+        incident.state, incident.resolved_at = RESOLVED, actor.at
+        incident.save(update_fields=["state", "resolved_at"])
+        record_change(
+            actor=actor,
+            action="incident.resolve",
+            subject=("incident", str(incident.id)),
+            before={"state": OPEN},
+            after={
+                "state": RESOLVED,
+                "kind": incident.kind,
+                "subject": incident.subject,
+                "reason": reason,
+            },
+        )
+        return incident

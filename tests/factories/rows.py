@@ -14,10 +14,13 @@ from billing.models import (
     Account,
     AccountMonth,
     Charge,
+    CostIngestion,
+    CostUnit,
     DailyCost,
     Reservation,
     ReservationLine,
     SettlementRecord,
+    SubAccountProject,
     Subscription,
 )
 from billing.plans.domain import ENTERPRISE
@@ -185,14 +188,7 @@ def _plant_money(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) ->
     Subscription.objects.update_or_create(
         tenant_id=tenant_id, defaults={"tier": ENTERPRISE, "since_at": now}
     )
-    DailyCost.objects.create(
-        tenant_id=tenant_id,
-        project_id="shop",
-        date=now.date(),
-        amount_usd=3,
-        is_final=True,
-        ingested_at=now,
-    )
+    _plant_costs(tenant_id, now)
     account = Account.objects.create(
         id=new_id(),
         tenant_id=tenant_id,
@@ -256,4 +252,41 @@ def _plant_money(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) ->
         settled_by="user:1",
         settled_at=now,
         result_json="{}",
+    )
+
+
+def _plant_costs(tenant_id: uuid.UUID, now: datetime) -> None:
+    day = {
+        "tenant_id": tenant_id,
+        "project_id": "shop",
+        "date": now.date(),
+        "amount_usd": 3,
+        "is_final": True,
+        "ingested_at": now,
+    }
+    DailyCost.objects.create(**day)
+    file_id = new_id()
+    CostUnit.objects.create(
+        **day,
+        provider="AWS",
+        billing_account_id="1234",
+        charge_count=1,
+        ingestion_id=file_id,
+    )
+    CostIngestion.objects.create(
+        id=file_id,
+        tenant_id=tenant_id,
+        content_sha256=f"{file_id.int:064x}",
+        file_format="focus",
+        size_bytes=100,
+        row_count=1,
+        unit_count=1,
+        first_date=now.date(),
+        last_date=now.date(),
+        total_usd=3,
+        ingested_at=now,
+        ingested_by="user:1",
+    )
+    SubAccountProject.objects.create(
+        tenant_id=tenant_id, sub_account_id=str(file_id), project_id="shop"
     )

@@ -15,6 +15,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
+from enforcement.integrity.operations import check_integrity
 from enforcement.ledger.verification import verify_ledger
 from enforcement.reconciliation.operations import reconcile_overdue
 from governance.audit.operations import Actor
@@ -29,6 +30,10 @@ class JobIncomplete(Exception):
 
 class LedgerBroken(Exception):
     """A tenant's ledger does not verify."""
+
+
+class IntegrityViolated(Exception):
+    """Invariants of a tenant do not hold; each has an incident."""
 
 
 def verify_ledgers() -> str:
@@ -47,6 +52,14 @@ def reconcile_all_overdue() -> str:
     return _for_each_tenant("reconcile-overdue", _reconcile)
 
 
+def check_all_integrity() -> str:
+    """Check every tenant's invariants and return how many rows were inspected (SPEC 5, 16).
+
+    :raises JobIncomplete: when an invariant does not hold in a tenant.
+    """
+    return _for_each_tenant("check-integrity", _check)
+
+
 def clear_sessions() -> None:
     """Delete the console's sessions that have expired."""
     store: Any = import_module(settings.SESSION_ENGINE).SessionStore
@@ -58,6 +71,14 @@ def _verify(tenant_id: uuid.UUID) -> dict[str, int]:
     if result.fault is not None:
         raise LedgerBroken(f"broken at sequence {result.fault.sequence}: {result.fault.reason}")
     return {"entries": result.entries}
+
+
+def _check(tenant_id: uuid.UUID) -> dict[str, int]:
+    report = check_integrity(tenant_id=tenant_id, at=timezone.now())
+    if report.violated:
+        names = ", ".join(finding.invariant.name for finding in report.violated)
+        raise IntegrityViolated(f"{report.inspected} rows inspected; violated: {names}")
+    return {"rows": report.inspected, "empty": int(report.status == "empty")}
 
 
 def _reconcile(tenant_id: uuid.UUID) -> dict[str, int]:

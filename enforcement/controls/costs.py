@@ -1,0 +1,249 @@
+"""Use cases of costs: files taken whole and once, what they restate audited, and what is spent.
+
+Costs have no ledger entry: they change the headroom of budgets on ``actuals`` only, and each
+decision keeps the spending that it was made with. The audit log says who restated what.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from billing.costs import operations, queries
+from billing.costs.domain import (
+    DEFAULT_TAG_KEYS,
+    CostBatch,
+    CostFileUnreadable,
+    ProjectRules,
+    exact_sum,
+)
+from billing.costs.files import CostFile, Progress, digest_of, read_cost_file
+from billing.costs.models import CostIngestion
+from billing.costs.operations import IngestionOrigin, Restatement, Taken
+from enforcement.gate.context import HISTORY_DAYS, ComputedContext, DayCost, build_context
+from enforcement.gate.inputs import TERRAFORM, UNESTIMATED, GateInput
+from governance.audit.operations import Actor, record_change
+from valdrix.kernel.canonical import sha256_hex
+from valdrix.kernel.db import TimeLimits, reading, transaction
+from valdrix.kernel.money import EXACT, to_text
+
+INGESTED: Final = "ingested"
+ALREADY_INGESTED: Final = "already_ingested"
+
+# A file of the same tenant that is being taken at this moment is waited for.
+_LIMITS: Final = TimeLimits(lock_timeout_ms=20_000, statement_timeout_ms=120_000)
+_MOST_UNITS_SHOWN: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Ingestion:
+    """What became of a file.
+
+    :ivar status: ``ingested``, or ``already_ingested`` when nothing was written.
+    :ivar ingestion_id: of the ingestion that took the file, now or then.
+    :ivar taken: what changed; None when nothing was written.
+    :ivar batch: what the file says; None when it was known by its digest and not read.
+    """
+
+    status: str
+    ingestion_id: uuid.UUID
+    content_sha256: str
+    taken: Taken | None
+    batch: CostBatch | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a project spends, by the rules that the gate decides with.
+
+    :ivar place: where the project stands in the list.
+    """
+
+    place: int
+    project_id: str
+    computed: ComputedContext
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """How a file is read.
+
+    :ivar tag_keys: tags that name the project, in order of preference.
+    :ivar progress: is told from time to time how many of how many bytes have been read.
+    """
+
+    tag_keys: tuple[str, ...] = DEFAULT_TAG_KEYS
+    progress: Progress | None = None
+
+
+def ingest_costs(
+    *, actor: Actor, ingestion_id: uuid.UUID, file: CostFile, means: Means
+) -> Ingestion:
+    """Take a file of costs whole, once; a unit that it restates replaces the one that stood.
+
+    :raises CostFileUnreadable: when the file cannot be read; nothing is written.
+    :raises CostFileRefused: when any row is not valid; nothing is written.
+    """
+    digest = digest_of(file)
+    with reading(actor.tenant_id):
+        known = queries.find_ingestion(actor.tenant_id, digest)
+        sub_accounts = queries.read_sub_accounts(actor.tenant_id)
+    if known is not None:
+        return _already(known)
+    rules = ProjectRules(tag_keys=means.tag_keys, sub_accounts=sub_accounts)
+    batch = read_cost_file(file, rules=rules, now=actor.at, progress=means.progress)
+    if digest_of(file) != digest:
+        raise CostFileUnreadable("The file changed while it was read; nothing of it was taken.")
+    origin = IngestionOrigin(
+        tenant_id=actor.tenant_id,
+        ingestion_id=ingestion_id,
+        content_sha256=digest,
+        size_bytes=file.size_bytes,
+        principal_id=actor.principal_id,
+        at=actor.at,
+    )
+    with transaction(actor.tenant_id, limits=_LIMITS):
+        taken = operations.take_batch(origin=origin, batch=batch)
+        if taken is None:
+            known = queries.find_ingestion(actor.tenant_id, digest)
+            assert known is not None, "a file was taken before and is not known"
+            return _already(known)
+        _record(actor, origin, batch, taken)
+    return Ingestion(INGESTED, ingestion_id, digest, taken, batch)
+
+
+def map_sub_account(*, actor: Actor, sub_account_id: str, project_id: str | None) -> None:
+    """Say which project a sub-account belongs to from the next file on; None forgets it."""
+    with transaction(actor.tenant_id):
+        before = operations.map_sub_account(
+            tenant_id=actor.tenant_id, sub_account_id=sub_account_id, project_id=project_id
+        )
+        if before == project_id:
+            return
+        # Account ids can be longer than the audit log's column.
+        subject = sha256_hex({"sub_account_id": sub_account_id})[:32]
+        record_change(
+            actor=actor,
+            action="costs.map_sub_account",
+            subject=("sub_account", subject),
+            before=_mapping(sub_account_id, before),
+            after=_mapping(sub_account_id, project_id),
+        )
+
+
+def find_sub_accounts(tenant_id: uuid.UUID) -> dict[str, str]:
+    """Return the tenant's map from sub-accounts to projects."""
+    with reading(tenant_id):
+        return queries.read_sub_accounts(tenant_id)
+
+
+def find_spending(
+    tenant_id: uuid.UUID, *, project_id: str | None, as_of: datetime, after: int, limit: int
+) -> list[Spending]:
+    """Return what projects have spent in the month of a moment, up to that moment.
+
+    :param project_id: one project, known or not; None for all that ever had a cost, in the order
+        they were first seen.
+    :param after: the place of the last project that was seen already.
+    """
+    until = as_of.astimezone(UTC).date()
+    since = until - timedelta(days=HISTORY_DAYS - 1)
+    with reading(tenant_id):
+        if project_id is None:
+            found = queries.find_spending(
+                tenant_id, since=since, until=until, after=after, limit=limit
+            )
+        else:
+            found = [queries.get_spending(tenant_id, project_id, since=since, until=until)]
+    return [
+        Spending(
+            place=one.place,
+            project_id=one.project_id,
+            computed=build_context(
+                _no_change(one.project_id),
+                [DayCost(day.date, day.amount_usd, day.is_final) for day in one.days],
+                now=as_of,
+                stale_after_days=0,
+            ),
+        )
+        for one in found
+    ]
+
+
+def _no_change(project_id: str) -> GateInput:
+    """Return a question about nothing: spending does not depend on what is asked."""
+    return GateInput(
+        source=TERRAFORM,
+        project_id=project_id,
+        environment="prod",
+        environment_original="prod",
+        action="",
+        resource_reference="",
+        cost=UNESTIMATED,
+    )
+
+
+def _already(row: CostIngestion) -> Ingestion:
+    return Ingestion(ALREADY_INGESTED, row.pk, row.content_sha256, taken=None, batch=None)
+
+
+def _record(actor: Actor, origin: IngestionOrigin, batch: CostBatch, taken: Taken) -> None:
+    subject = ("cost_ingestion", str(origin.ingestion_id))
+    record_change(
+        actor=actor,
+        action="costs.ingest",
+        subject=subject,
+        before=None,
+        after={
+            "content_sha256": origin.content_sha256,
+            "format": batch.format,
+            "rows": batch.rows,
+            "total_usd": to_text(batch.total_usd),
+            "units_added": taken.units_added,
+            "units_restated": len(taken.restated),
+            "units_unchanged": taken.units_unchanged,
+        },
+    )
+    if taken.restated:
+        record_change(
+            actor=actor,
+            action="costs.restate",
+            subject=subject,
+            before=_show([one.before for one in taken.restated]),
+            after=_show([one.after for one in taken.restated]),
+        )
+
+
+def total_difference(restated: Sequence[Restatement]) -> Decimal:
+    """Return by how many US dollars restated units are more than they were."""
+    after = exact_sum(one.after.amount_usd for one in restated)
+    return EXACT.subtract(after, exact_sum(one.before.amount_usd for one in restated))
+
+
+def _show(units: Sequence[Any]) -> dict[str, Any]:
+    """Return the sum of units and the first hundred of them as the audit log shows them."""
+    return {
+        "units": len(units),
+        "total_usd": to_text(exact_sum(unit.amount_usd for unit in units)),
+        "shown": [
+            {
+                "provider": unit.key.provider,
+                "billing_account_id": unit.key.billing_account_id,
+                "project_id": unit.key.project_id,
+                "date": unit.key.date.isoformat(),
+                "amount_usd": to_text(unit.amount_usd),
+                "is_final": unit.is_final,
+            }
+            for unit in units[:_MOST_UNITS_SHOWN]
+        ],
+    }
+
+
+def _mapping(sub_account_id: str, project_id: str | None) -> dict[str, Any] | None:
+    if project_id is None:
+        return None
+    return {"sub_account_id": sub_account_id, "project_id": project_id}

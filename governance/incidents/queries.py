@@ -1,0 +1,47 @@
+"""Reads of incidents."""
+
+from __future__ import annotations
+
+import uuid
+
+from governance.incidents.models import OPEN, Incident
+from valdrix.kernel.db import transaction_required
+from valdrix.kernel.problems import NotFound
+
+
+def find_open_incidents(
+    tenant_id: uuid.UUID, *, kind: str | None = None, limit: int = 100
+) -> list[Incident]:
+    """Return up to ``limit`` open incidents of a tenant, the one seen last first.
+
+    :param kind: only incidents of this kind; None means all.
+    """
+    rows = Incident.objects.filter(tenant_id=tenant_id, state=OPEN)
+    if kind is not None:
+        rows = rows.filter(kind=kind)
+    return list(rows.order_by("-last_seen_at", "id")[:limit])
+
+
+def get_incident(tenant_id: uuid.UUID, incident_id: uuid.UUID) -> Incident:
+    """Return one incident, open or resolved.
+
+    :raises NotFound: when the tenant has no such incident.
+    """
+    incident = Incident.objects.filter(tenant_id=tenant_id, id=incident_id).first()
+    if incident is None:
+        raise NotFound("No such incident.")
+    return incident
+
+
+def lock_incident(tenant_id: uuid.UUID, incident_id: uuid.UUID) -> Incident:
+    """Lock one incident and return it as it is under the lock.
+
+    :raises NotFound: when the tenant has no such incident.
+    :raises NotInTransaction: outside a transaction.
+    """
+    transaction_required()
+    rows = Incident.objects.select_for_update(of=("self",)).filter(tenant_id=tenant_id)
+    incident = rows.filter(id=incident_id).first()
+    if incident is None:
+        raise NotFound("No such incident.")
+    return incident
