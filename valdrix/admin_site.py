@@ -127,7 +127,11 @@ class ConsoleSite(UnfoldAdminSite):
             ]
         return routes
 
-    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
+    def admin_view(
+        self,
+        view: Callable[..., Any],
+        cacheable: bool = False,  # noqa: FBT001, FBT002 - as Django's
+    ) -> Callable[..., Any]:
         """Return a view that only signed-in people reach, with their seat; it refuses as a page."""
 
         def seated(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -173,16 +177,16 @@ class ConsoleSite(UnfoldAdminSite):
         """Answer a person who may not see a page, and say why."""
         seat = find_seat(request)
         if seat is None:
-            title, text = (
-                "You belong to no tenant",
+            title = "You belong to no tenant"
+            text = (
                 "You are signed in, but no tenant has you as a member. Ask an owner of the tenant"
-                " you work for to add you.",
+                " you work for to add you."
             )
         else:
-            title, text = (
-                "Not for your role",
+            title = "Not for your role"
+            text = (
                 f"You are {_a(seat.current.role)} of {seat.current.name}; this page is for others."
-                " An owner of the tenant can change your role.",
+                " An owner of the tenant can change your role."
             )
         return self._message(request, HTTPStatus.FORBIDDEN, title, text)
 

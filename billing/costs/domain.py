@@ -18,6 +18,9 @@ import msgspec
 from valdrix.kernel.money import EXACT, MAGNITUDE_LIMIT
 from valdrix.kernel.problems import FieldError, InvalidRequest, Refused
 
+Month = date
+"""A month, as its first day."""
+
 FOCUS: Final = "focus"
 PLAIN: Final = "plain"
 AUTO: Final = "auto"
@@ -100,7 +103,7 @@ class UnitKey(msgspec.Struct, frozen=True, order=True):
     date: date
     provider: str = PLAIN_PROVIDER
     billing_account_id: str = ""
-    correction_month: date | None = None
+    correction_month: Month | None = None
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):

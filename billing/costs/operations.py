@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from django.db import connection
 
@@ -243,7 +243,7 @@ def _replace(
     :return: the days whose total is different now.
     :raises AmountError: when a day's total is above 1e12 in magnitude.
     """
-    origin = {"tenant": tenant_id, "ingestion": ingestion_id, "at": at}
+    origin: dict[str, Any] = {"tenant": tenant_id, "ingestion": ingestion_id, "at": at}
     with connection.cursor() as cursor:
         for some in _chunks(units):
             columns = {
@@ -271,7 +271,7 @@ def _differs(known: Unit | None, unit: Unit) -> bool:
     return known is None or (known.amount_usd, known.is_final) != (unit.amount_usd, unit.is_final)
 
 
-def _day_columns(days: Sequence[tuple[str, date]]) -> dict[str, list[object]]:
+def _day_columns(days: Sequence[tuple[str, date]]) -> dict[str, Any]:
     return {"projects": [project for project, _ in days], "dates": [day for _, day in days]}
 
 

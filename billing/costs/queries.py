@@ -14,6 +14,7 @@ from django.db.models import Max, Min
 
 from billing.costs.domain import DayAmount, Unit, UnitKey
 from billing.costs.models import CostIngestion, DailyCost, SubAccountProject
+from valdrix.kernel.money import EXACT
 
 _LOCK_DAYS: Final = """
 WITH named AS (
@@ -135,7 +136,12 @@ def find_units(tenant_id: uuid.UUID, keys: Sequence[UnitKey]) -> dict[UnitKey, U
         rows = cursor.fetchall()
     found = {}
     for *key, amount, is_final, charges in rows:
-        unit = Unit(key=UnitKey(*key), amount_usd=amount, is_final=is_final, charges=charges)
+        unit = Unit(
+            key=UnitKey(*key),
+            amount_usd=EXACT.normalize(amount),  # The column pads it with zeros.
+            is_final=is_final,
+            charges=charges,
+        )
         found[unit.key] = unit
     return found
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from billing.costs.domain import CostFileRefused, CostFileUnreadable, RowFault
 from valdrix.kernel.problems import FieldError
 
+_BUFFER_BYTES: Final = 128 * 1024
 _LINE_LIMIT: Final = 1024 * 1024
 _MOST_COLUMNS: Final = 1000
 
@@ -26,9 +27,9 @@ class Table:
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
-        # Detached at the end, so that the caller's stream stays open.
-        self._text = io.TextIOWrapper(_Borrowed(stream), encoding="utf-8-sig", newline="")
-        self._reader = csv.reader(_lines(self._text), strict=True)
+        buffered = io.BufferedReader(_Borrowed(stream), _BUFFER_BYTES)
+        text = io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="")
+        self._reader = csv.reader(_lines(text), strict=True)
         _, self.first = next(self._raw(), (0, []))
         if not self.first:
             raise CostFileUnreadable("The file is empty.")
@@ -72,7 +73,7 @@ class _Borrowed(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         chunk = self._stream.read(len(buffer))
         buffer[: len(chunk)] = chunk
         return len(chunk)

@@ -61,8 +61,12 @@ def attach_states(
             tenant_id=tenant_id, account__in=[one.id for one in accounts], month=month_of(now)
         )
     }
-    projects = {one.project_id for one in accounts if one.kind == BUDGET and one.basis == ACTUALS}
-    spend = month_to_date_spend(tenant_id, projects - {None}, now=now) if projects else {}
+    projects = {
+        one.project_id
+        for one in accounts
+        if one.kind == BUDGET and one.basis == ACTUALS and one.project_id
+    }
+    spend = month_to_date_spend(tenant_id, projects, now=now) if projects else {}
     for one in accounts:
         month = months.get(one.id)
         posted = month.posted_usd if month else ZERO
@@ -135,6 +139,8 @@ class KindFilter(SimpleListFilter):
 
 class AccountChangeList(ConsoleChangeList):
     """A page of accounts with what is taken of each."""
+
+    result_list: Sequence[Account]
 
     def get_results(self, request: HttpRequest) -> None:
         """Read the page, and the months of all its accounts at once."""

@@ -179,7 +179,9 @@ def _stage_row(stage: Mapping[str, Any]) -> StageRow:
     return StageRow(
         name=name,
         badge=labels.stage_badge(stage["status"]),
-        bar=_stage_bar(name, limit, used, covered, max(ZERO, requested - covered)),
+        bar=_stage_bar(
+            name, limit=limit, used=used, covered=covered, over=max(ZERO, requested - covered)
+        ),
         used=usd(used),
         requested=usd(requested),
         covered=usd(covered),
@@ -190,7 +192,7 @@ def _stage_row(stage: Mapping[str, Any]) -> StageRow:
 
 
 def _stage_bar(
-    name: str, limit: Decimal | None, used: Decimal, covered: Decimal, over: Decimal
+    name: str, *, limit: Decimal | None, used: Decimal, covered: Decimal, over: Decimal
 ) -> Bar | None:
     """Return a stage's bar; a stage without a limit, or without anything in it, has none."""
     if limit is None or (limit == 0 and used + covered + over == 0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import URLPattern, path
 
 from enforcement.api.budgets import BudgetsView, BudgetView
+from enforcement.api.costs import CostSummaryView, CostsView, SubAccountsView
 from enforcement.api.credits import CreditsView, CreditView, CreditVoidView
 from enforcement.api.decisions import DecisionsView, DecisionView
 from enforcement.api.gates import BatchGateView, TerraformGateView, TerraformPreflightView
@@ -41,6 +42,9 @@ urlpatterns: list[URLPattern] = [
     path("modes/emergency", EmergencyModeView.as_view()),
     path("budgets", BudgetsView.as_view()),
     path("budgets/<uuid:budget_id>", BudgetView.as_view()),
+    path("costs", CostsView.as_view()),
+    path("costs/summary", CostSummaryView.as_view()),
+    path("costs/sub-accounts", SubAccountsView.as_view()),
     path("credits", CreditsView.as_view()),
     path("credits/<uuid:grant_id>", CreditView.as_view()),
     path("credits/<uuid:grant_id>/void", CreditVoidView.as_view()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,17 +19,18 @@ from billing.costs.domain import (
     CostBatch,
     CostFileUnreadable,
     ProjectRules,
+    Unit,
     exact_sum,
 )
 from billing.costs.files import CostFile, Progress, digest_of, read_cost_file
 from billing.costs.models import CostIngestion
-from billing.costs.operations import IngestionOrigin, Restatement, Taken
+from billing.costs.operations import IngestionOrigin, Taken
 from enforcement.gate.context import HISTORY_DAYS, ComputedContext, DayCost, build_context
-from enforcement.gate.inputs import TERRAFORM, UNESTIMATED, GateInput
+from enforcement.gate.inputs import TERRAFORM, UNESTIMATED, GateInput, GateRequest, normalise
 from governance.audit.operations import Actor, record_change
 from valdrix.kernel.canonical import sha256_hex
 from valdrix.kernel.db import TimeLimits, reading, transaction
-from valdrix.kernel.money import EXACT, to_text
+from valdrix.kernel.money import EXACT, ZERO, to_text
 
 INGESTED: Final = "ingested"
 ALREADY_INGESTED: Final = "already_ingested"
@@ -45,15 +46,22 @@ class Ingestion:
 
     :ivar status: ``ingested``, or ``already_ingested`` when nothing was written.
     :ivar ingestion_id: of the ingestion that took the file, now or then.
-    :ivar taken: what changed; None when nothing was written.
-    :ivar batch: what the file says; None when it was known by its digest and not read.
+    :ivar total_usd: the sum of the file in US dollars, rounded once.
+    :ivar difference_usd: by how much units that were restated are more than they were.
     """
 
     status: str
     ingestion_id: uuid.UUID
     content_sha256: str
-    taken: Taken | None
-    batch: CostBatch | None
+    file_format: str
+    rows: int
+    units_added: int
+    units_restated: int
+    units_unchanged: int
+    first_date: date
+    last_date: date
+    total_usd: Decimal
+    difference_usd: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +98,10 @@ def ingest_costs(
     """
     digest = digest_of(file)
     with reading(actor.tenant_id):
-        known = queries.find_ingestion(actor.tenant_id, digest)
+        row = queries.find_ingestion(actor.tenant_id, digest)
         sub_accounts = queries.read_sub_accounts(actor.tenant_id)
-    if known is not None:
-        return _already(known)
+    if row is not None:
+        return _already(row)
     rules = ProjectRules(tag_keys=means.tag_keys, sub_accounts=sub_accounts)
     batch = read_cost_file(file, rules=rules, now=actor.at, progress=means.progress)
     if digest_of(file) != digest:
@@ -109,11 +117,11 @@ def ingest_costs(
     with transaction(actor.tenant_id, limits=_LIMITS):
         taken = operations.take_batch(origin=origin, batch=batch)
         if taken is None:
-            known = queries.find_ingestion(actor.tenant_id, digest)
-            assert known is not None, "a file was taken before and is not known"
-            return _already(known)
+            row = queries.find_ingestion(actor.tenant_id, digest)
+            assert row is not None, "a file was taken before and is not known"
+            return _already(row)
         _record(actor, origin, batch, taken)
-    return Ingestion(INGESTED, ingestion_id, digest, taken, batch)
+    return _ingested(origin, batch, taken)
 
 
 def map_sub_account(*, actor: Actor, sub_account_id: str, project_id: str | None) -> None:
@@ -176,19 +184,59 @@ def find_spending(
 
 def _no_change(project_id: str) -> GateInput:
     """Return a question about nothing: spending does not depend on what is asked."""
-    return GateInput(
+    request = GateRequest(
         source=TERRAFORM,
         project_id=project_id,
         environment="prod",
-        environment_original="prod",
         action="",
         resource_reference="",
         cost=UNESTIMATED,
+        actor="",
+    )
+    return normalise(request, environment="prod")
+
+
+def _ingested(origin: IngestionOrigin, batch: CostBatch, taken: Taken) -> Ingestion:
+    before = exact_sum(one.before.amount_usd for one in taken.restated)
+    after = exact_sum(one.after.amount_usd for one in taken.restated)
+    dates = [unit.key.date for unit in batch.units]
+    return Ingestion(
+        status=INGESTED,
+        ingestion_id=origin.ingestion_id,
+        content_sha256=origin.content_sha256,
+        file_format=batch.format,
+        rows=batch.rows,
+        units_added=taken.units_added,
+        units_restated=len(taken.restated),
+        units_unchanged=taken.units_unchanged,
+        first_date=min(dates),
+        last_date=max(dates),
+        total_usd=_rounded(batch.total_usd),
+        difference_usd=_rounded(EXACT.subtract(after, before)),
     )
 
 
 def _already(row: CostIngestion) -> Ingestion:
-    return Ingestion(ALREADY_INGESTED, row.pk, row.content_sha256, taken=None, batch=None)
+    return Ingestion(
+        status=ALREADY_INGESTED,
+        ingestion_id=row.pk,
+        content_sha256=row.content_sha256,
+        file_format=row.file_format,
+        rows=row.row_count,
+        units_added=0,
+        units_restated=0,
+        units_unchanged=row.unit_count,
+        first_date=row.first_date,
+        last_date=row.last_date,
+        total_usd=_rounded(row.total_usd),
+        difference_usd=ZERO,
+    )
+
+
+def _rounded(total: Decimal) -> Decimal:
+    """Round a sum that may be beyond what one amount can be."""
+    # Adding zero drops the sign of a negative zero.
+    return EXACT.add(EXACT.quantize(total, ZERO), ZERO)
 
 
 def _record(actor: Actor, origin: IngestionOrigin, batch: CostBatch, taken: Taken) -> None:
@@ -218,13 +266,7 @@ def _record(actor: Actor, origin: IngestionOrigin, batch: CostBatch, taken: Take
         )
 
 
-def total_difference(restated: Sequence[Restatement]) -> Decimal:
-    """Return by how many US dollars restated units are more than they were."""
-    after = exact_sum(one.after.amount_usd for one in restated)
-    return EXACT.subtract(after, exact_sum(one.before.amount_usd for one in restated))
-
-
-def _show(units: Sequence[Any]) -> dict[str, Any]:
+def _show(units: Sequence[Unit]) -> dict[str, Any]:
     """Return the sum of units and the first hundred of them as the audit log shows them."""
     return {
         "units": len(units),

@@ -96,8 +96,8 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
         "An earlier decision's reservation is shared",
         "Nothing to do; the change is charged once.",
     ),
-    gate.COVERED_BY_RESERVED: ("Reserved credits cover the rest", "Nothing to do."),
-    gate.COVERED_BY_EMERGENCY: ("Emergency credits cover the rest", "Nothing to do."),
+    gate.COVERED_BY_RESERVED: ("Reserved credits are used", "Nothing to do."),
+    gate.COVERED_BY_EMERGENCY: ("Emergency credits are used", "Nothing to do."),
     failsafe.TIMEOUT: ("The evaluation took too long", _RETRY),
     failsafe.EVALUATION_ERROR: ("The evaluation failed", _RETRY),
     failsafe.LOCK_CONTENDED: ("Another evaluation holds the lock", _RETRY),
@@ -118,6 +118,10 @@ def explain(outcome: Outcome) -> dict[str, Any]:
     for finding in outcome.findings:
         if finding.waived_by is None:
             details.setdefault(finding.code, []).append(finding.detail)
+    for code, stage_name, text in _COVERAGE:
+        for stage in outcome.stages:
+            if stage.stage == stage_name and code in outcome.reason_codes:
+                details[code] = [text.format(consumed=stage.consumed_usd, left=stage.headroom_usd)]
     limiting = next((s.stage for s in outcome.stages if s.status == waterfall.LIMITED), None)
     return {
         "summary": _summary(outcome),
@@ -134,8 +138,28 @@ def explain(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+# What covered a change, in the words of its stage: what was covered and what there was.
+_COVERAGE: Final = (
+    (gate.WITHIN_BUDGET, waterfall.PROJECT_ALLOCATION, "{consumed} of {left} left."),
+    (gate.COVERED_BY_RESERVED, waterfall.RESERVED_CREDITS,
+     "{consumed} of {left} in reserved credits."),
+    (gate.COVERED_BY_EMERGENCY, waterfall.EMERGENCY_CREDITS,
+     "{consumed} of {left} in emergency credits."),
+)  # fmt: skip
+_CREDIT_CODES: Final = (gate.COVERED_BY_RESERVED, gate.COVERED_BY_EMERGENCY)
+
+
+def _telling_code(outcome: Outcome) -> str | None:
+    """Return the code that tells most: with credits, that they are used, not what they cover."""
+    if outcome.decision == gate.ALLOW_WITH_CREDITS:
+        for code in outcome.reason_codes:
+            if code in _CREDIT_CODES:
+                return code
+    return outcome.reason_codes[0] if outcome.reason_codes else None
+
+
 def _summary(outcome: Outcome) -> str:
-    first = outcome.reason_codes[0] if outcome.reason_codes else None
+    first = _telling_code(outcome)
     text = _SUMMARIES[outcome.decision]
     if outcome.would_have_been is not None:
         text += f" in shadow mode (hard mode: {_SUMMARIES[outcome.would_have_been].lower()})"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -60,43 +60,55 @@ def address(database: None, settings: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Start Chromium once."""
+def in_browser() -> Iterator[Callable[..., Any]]:
+    """Start Chromium once, in a thread of its own, and give a function that runs another there.
+
+    Playwright runs an event loop in its thread, where Django's connections must not be used.
+    """
     path = require_program("chromium", "chromium-browser", "google-chrome")
     playwright = pytest.importorskip("playwright.sync_api")
-    # Playwright runs an event loop in this thread; the database calls here are still synchronous.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield opened
-        opened.close()
-    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+    with ThreadPoolExecutor(max_workers=1) as thread:
+
+        def run(function: Callable[..., Any], *arguments: Any) -> Any:
+            return thread.submit(function, *arguments).result(timeout=120)
+
+        running = run(lambda: playwright.sync_playwright().start())
+        opened = run(lambda: running.chromium.launch(executable_path=path, args=ARGUMENTS))
+        yield lambda scenario: run(scenario, opened)
+        run(opened.close)
+        run(running.stop)
 
 
 @pytest.fixture
-def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
-    """Give a function that opens a page; nothing may be refused, alerted or fetched elsewhere."""
-    contexts: list[Any] = []
-    faults: list[str] = []
+def browse(in_browser: Callable[..., Any], address: str) -> Callable[..., None]:
+    """Give ``browse(scenario, width)``, which runs a scenario with a fresh page.
 
-    def watch(response: Any) -> None:
-        if response.status >= 400 or not response.url.startswith((address, "data:")):
-            faults.append(f"{response.status} {response.url}")
+    While it runs, nothing may be refused, alerted, thrown or fetched from elsewhere.
+    """
 
-    def open_one(width: str, **options: Any) -> Any:
+    def browse_one(scenario: Callable[[Any], None], width: str, **options: Any) -> None:
         wide, high = WIDTHS[width]
-        context = browser.new_context(viewport={"width": wide, "height": high}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("response", watch)
-        page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        return page
+        faults: list[str] = []
 
-    yield open_one
-    for context in contexts:
-        context.close()
-    assert not faults
+        def watch(response: Any) -> None:
+            if response.status >= 400 or not response.url.startswith((address, "data:")):
+                faults.append(f"{response.status} {response.url}")
+
+        def run(browser: Any) -> None:
+            context = browser.new_context(viewport={"width": wide, "height": high}, **options)
+            page = context.new_page()
+            page.on("response", watch)
+            page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            try:
+                scenario(page)
+            finally:
+                context.close()
+
+        in_browser(run)
+        assert not faults
+
+    return browse_one
 
 
 def sign_in(page: Any, address: str, username: str) -> None:
@@ -129,76 +141,84 @@ def is_too_wide(page: Any) -> bool:
 
 @pytest.mark.parametrize("width", list(WIDTHS))
 def test_a_person_reads_a_decision(
-    tenant: World, address: str, open_page: Callable[..., Any], width: str
+    tenant: World, address: str, browse: Callable[..., None], width: str
 ) -> None:
     answer = prepare(tenant)
-    page = open_page(width)
-    sign_in(page, address, tenant.owner.username)
-    assert not is_too_wide(page)
-    page.goto(address + reverse("admin:enforcement_decision_changelist"))
-    assert not is_too_wide(page)
-    page.locator("#result_list tbody a").first.click()
-    page.get_by_role("heading", name=answer["explanation"]["summary"]).wait_for()
-    assert not is_too_wide(page)
-    for heading in ("Why", "Entitlement waterfall", "What was asked", "Ledger", "Lineage"):
-        assert page.get_by_role("heading", name=heading, exact=True).is_visible()
-    stages = page.locator("table.vx-fall tbody tr")
-    assert stages.count() == 5
-    assert page.get_by_role("img", name="Plan ceiling: used").is_visible()
-    stored = page.get_by_text("The stored response")
-    stored.focus()
-    page.keyboard.press("Enter")
-    assert page.get_by_label("Stored response").is_visible()
-    assert answer["request_fingerprint"] in page.get_by_label("Stored response").inner_text()
+
+    def scenario(page: Any) -> None:
+        sign_in(page, address, tenant.owner.username)
+        assert not is_too_wide(page)
+        page.goto(address + reverse("admin:enforcement_decision_changelist"))
+        assert not is_too_wide(page)
+        page.locator("#result_list tbody a").first.click()
+        page.get_by_role("heading", name=answer["explanation"]["summary"]).wait_for()
+        assert not is_too_wide(page)
+        for heading in ("Why", "Entitlement waterfall", "What was asked", "Ledger", "Lineage"):
+            assert page.get_by_role("heading", name=heading, exact=True).is_visible()
+        assert page.locator("table.vx-fall tbody tr").count() == 5
+        assert page.get_by_role("img", name="Plan ceiling: used").is_visible()
+        page.get_by_text("The stored response").focus()
+        page.keyboard.press("Enter")
+        stored = page.get_by_label("Stored response")
+        assert stored.is_visible()
+        assert answer["request_fingerprint"] in stored.inner_text()
+
+    browse(scenario, width)
 
 
-def test_the_decision_page_reads_without_scripts(
-    tenant: World, address: str, open_page: Callable[..., Any]
+def test_pages_read_without_scripts(
+    tenant: World, address: str, browse: Callable[..., None]
 ) -> None:
     answer = prepare(tenant)
-    page = open_page("desktop", java_script_enabled=False)
-    sign_in(page, address, tenant.owner.username)
-    page.goto(
-        address + reverse("admin:enforcement_decision_change", args=[answer["decision_id"]])
-    )
-    assert page.get_by_role("heading", name="Entitlement waterfall").is_visible()
-    bar = page.locator("table.vx-fall svg").first
-    assert bar.bounding_box()["width"] > 80
-    page.goto(address + reverse("admin:enforcement_decision_changelist"))
-    page.get_by_label("Decision", exact=True).select_option(answer["decision"])
-    page.get_by_role("button", name="Show").click()
-    assert page.locator("#result_list tbody tr").count() == 1
+
+    def scenario(page: Any) -> None:
+        sign_in(page, address, tenant.owner.username)
+        page.goto(
+            address + reverse("admin:enforcement_decision_change", args=[answer["decision_id"]])
+        )
+        assert page.get_by_role("heading", name="Entitlement waterfall").is_visible()
+        assert page.locator("table.vx-fall svg").first.bounding_box()["width"] > 80
+        page.goto(address + reverse("admin:enforcement_decision_changelist"))
+        page.get_by_label("Decision", exact=True).select_option(answer["decision"])
+        page.get_by_role("button", name="Show").click()
+        assert f"decision={answer['decision']}" in page.url
+        assert page.locator("#result_list tbody tr").count() == 1
+
+    browse(scenario, "desktop", java_script_enabled=False)
 
 
 def test_the_tenant_is_changed_by_keyboard(
-    tenant: World, other_tenant: World, address: str, open_page: Callable[..., Any]
+    tenant: World, other_tenant: World, address: str, browse: Callable[..., None]
 ) -> None:
     prepare(tenant)
-    admit_member(
-        actor=system_actor(other_tenant.id), username=tenant.owner.username, role=MEMBER
-    )
-    page = open_page("desktop")
-    sign_in(page, address, tenant.owner.username)
-    for world, role in ((other_tenant, "member"), (tenant, "owner")):
-        summary = page.locator(".vx-account summary")
-        summary.focus()
-        page.keyboard.press("Enter")
-        button = page.get_by_role("button", name=f"Tenant {world.slug} {role}")
-        button.focus()
-        outline = button.evaluate("one => getComputedStyle(one).outlineStyle")
-        assert outline == "solid"
-        with page.expect_navigation():
+    founder = system_actor(other_tenant.id)
+    admit_member(actor=founder, username=tenant.owner.username, role=MEMBER)
+
+    def scenario(page: Any) -> None:
+        sign_in(page, address, tenant.owner.username)
+        for world, role in ((other_tenant, "member"), (tenant, "owner")):
+            page.locator(".vx-account summary").focus()
             page.keyboard.press("Enter")
-        assert page.locator(".vx-account__tenant").inner_text() == f"Tenant {world.slug}"
+            button = page.get_by_role("button", name=f"Tenant {world.slug} {role}")
+            button.focus()
+            assert button.evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
+            with page.expect_navigation():
+                page.keyboard.press("Enter")
+            assert page.locator(".vx-account__tenant").inner_text() == f"Tenant {world.slug}"
+
+    browse(scenario, "desktop")
 
 
-def test_the_first_tab_skips_to_the_content(
-    tenant: World, address: str, open_page: Callable[..., Any]
+def test_the_skip_link_leads_to_the_content(
+    tenant: World, address: str, browse: Callable[..., None]
 ) -> None:
     prepare(tenant)
-    page = open_page("desktop")
-    sign_in(page, address, tenant.owner.username)
-    page.locator(".vx-skip").focus()
-    assert page.locator(".vx-skip").bounding_box()["x"] >= 0
-    page.keyboard.press("Enter")
-    assert page.url.endswith("#content")
+
+    def scenario(page: Any) -> None:
+        sign_in(page, address, tenant.owner.username)
+        page.locator(".vx-skip").focus()
+        assert page.locator(".vx-skip").bounding_box()["x"] >= 0
+        page.keyboard.press("Enter")
+        assert page.url.endswith("#content")
+
+    browse(scenario, "desktop")

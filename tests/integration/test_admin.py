@@ -252,9 +252,7 @@ def test_api_keys_are_shown_without_digests(tenant: World) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_another_tenants_row_does_not_exist(
-    tenant: World, other_tenant: World, name: str
-) -> None:
+def test_another_tenants_row_does_not_exist(tenant: World, other_tenant: World, name: str) -> None:
     plant_rows(tenant)
     plant_rows(other_tenant)
     foreign, own = keys_of(other_tenant)[name], keys_of(tenant)[name]
@@ -322,9 +320,7 @@ def test_a_person_of_two_tenants_chooses_by_post(tenant: World, other_tenant: Wo
     assert client.get(url).status_code == 405
 
 
-def test_a_tenant_that_is_not_ones_own_cannot_be_chosen(
-    tenant: World, other_tenant: World
-) -> None:
+def test_a_tenant_that_is_not_ones_own_cannot_be_chosen(tenant: World, other_tenant: World) -> None:
     client = sign_in(tenant.owner)
     response = client.post(reverse("admin:choose_tenant"), {"tenant": str(other_tenant.id)})
     assert response.status_code == 404
@@ -368,9 +364,7 @@ def test_nothing_is_written_through_the_console(tenant: World, name: str, method
 
 def _rows(world: World) -> list[list[dict[str, Any]]]:
     with reading(world.id):
-        return [
-            list(model._default_manager.order_by("pk").values()) for model in console._registry
-        ]
+        return [list(model._default_manager.order_by("pk").values()) for model in console._registry]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -436,7 +430,9 @@ def test_a_key_of_no_row_is_not_found(tenant: World, name: str, key: str) -> Non
 )
 def test_a_strange_query_is_answered(tenant: World, name: str, query: str) -> None:
     response = sign_in(tenant.owner).get(f"{list_url(name)}?{query}", follow=True)
-    assert response.status_code == (400 if query == "_to_field=id" and "id" not in _fields(name) else 200)
+    assert response.status_code == (
+        400 if query == "_to_field=id" and "id" not in _fields(name) else 200
+    )
 
 
 def _fields(name: str) -> set[str]:
@@ -492,7 +488,9 @@ def test_ledger_entries_are_found_by_decision(tenant: World) -> None:
 def test_a_decision_page_tells_everything(tenant: World) -> None:
     budget = add_budget(tenant, limit=1000)
     answer = gate(tenant, idempotency_key="pr-1", team="web", metadata={"family": "m7"})
-    text = text_of(sign_in(tenant.owner).get(page_url("enforcement_decision", answer["decision_id"])))
+    text = text_of(
+        sign_in(tenant.owner).get(page_url("enforcement_decision", answer["decision_id"]))
+    )
     with reading(tenant.id):
         entries = list(LedgerEntry.objects.filter(decision_id=answer["decision_id"]))
     assert entries
@@ -536,7 +534,7 @@ def test_the_waterfall_is_drawn_and_told(tenant: World) -> None:
         " 200.00 USD do not fit"
     ) in over
     assert re.search(r'class="vx-bar__this" x="50.00%" width="16.67%"', over)
-    assert 'First to limit: <strong>Project budget</strong>' in over
+    assert "First to limit: <strong>Project budget</strong>" in over
 
 
 def test_a_pending_approval_is_told_to_who_may_know(tenant: World) -> None:
@@ -603,7 +601,9 @@ def test_a_decision_without_a_full_response_still_has_a_page(tenant: World) -> N
 def test_pages_have_no_inline_style_or_script_of_ours(tenant: World) -> None:
     add_budget(tenant)
     answer = gate(tenant)
-    text = text_of(sign_in(tenant.owner).get(page_url("enforcement_decision", answer["decision_id"])))
+    text = text_of(
+        sign_in(tenant.owner).get(page_url("enforcement_decision", answer["decision_id"]))
+    )
     content = text[text.index('id="content"') : text.index("</body>")]
     content = content[: content.index("unfold/js/simplebar")] if "simplebar" in content else content
     body = content[: content.rindex("vx-panel")]

@@ -151,3 +151,24 @@ def test_gate_lock_failures_route_to_failsafe_with_lock_reason_codes(
     assert response.status_code == 200
     assert (response.json()["decision"], response.json()["reason_codes"]) == ("DENY", [reason])
     assert shop.ask("100.00", key="k")["decision"] == "ALLOW"
+
+
+def test_reconcile_reservation_endpoint_idempotent_replay_header(tenant: World) -> None:
+    shop = Shop(tenant)
+    budget = shop.budget("1000.00")
+    decision = shop.ask("300.00")
+    path = f"reservations/{decision['decision_id']}/reconcile"
+    body = {"actual_monthly_delta_usd": "250.00", "notes": "first bill"}
+    headers = {"Idempotency-Key": "bill-2026-11"}
+
+    first = Api().post(path, body, key=tenant.admin.key, headers=headers)
+    again = Api().post(path, body, key=tenant.admin.key, headers=headers)
+    other = Api().post(
+        path, {**body, "notes": "second bill"}, key=tenant.admin.key, headers=headers
+    )
+
+    assert (first.status_code, "Idempotent-Replayed" in first) == (200, False)
+    assert (again.status_code, again["Idempotent-Replayed"]) == (200, "true")
+    assert again.content == first.content
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+    assert shop.budget_state(budget)["posted_usd"] == Decimal(250)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import uuid
+from decimal import Decimal
+from typing import Any
+
 import pytest
 
+from billing.models import SettlementRecord
 from enforcement.gate import failsafe
 from enforcement.gate.decision import decide, decode_context, encode, outcome_sha256
-from enforcement.models import Decision
+from enforcement.models import Decision, LedgerEntry
+from enforcement.reconciliation.operations import Actuals, IdempotencyKeyReused, reconcile
 from governance.policies.queries import read_live_policy
 from tests.factories.headroom import Shop
-from tests.factories.tenants import World
+from tests.factories.tenants import World, system_actor
 from valdrix.kernel.db import reading
+from valdrix.kernel.ids import new_id
 
 PROVENANCE = (
     "context_version",
@@ -57,3 +64,55 @@ def test_resolve_fail_safe_gate_timeout_mode_behavior(mode: str, decision: str) 
     assert (outcome.decision, outcome.mode) == (decision, mode)
     assert outcome.reason_codes == ("gate_timeout",)
     assert (outcome.is_holding, outcome.holds, outcome.routing) == (False, (), None)
+
+
+def build_actuals(decision: dict[str, Any], actual: str, **changes: Any) -> Actuals:
+    """Return what somebody says was spent, with the key that these tests repeat."""
+    values = {
+        "settlement_id": new_id(),
+        "decision_id": uuid.UUID(decision["decision_id"]),
+        "actual_monthly_delta_usd": Decimal(actual),
+        "notes": "",
+        "idempotency_key": "the-key",
+    }
+    return Actuals(**(values | changes))
+
+
+def test_reconcile_reservation_idempotent_replay_with_same_key(tenant: World) -> None:
+    shop = Shop(tenant)
+    shop.budget("100.00")
+    grant = shop.grant("reserved", "50.00")
+    decision = shop.ask("140.00")
+    actor = system_actor(tenant.id)
+
+    first, is_first_replay = reconcile(actor=actor, actuals=build_actuals(decision, "120.0000"))
+    again, is_replay = reconcile(actor=actor, actuals=build_actuals(decision, "120.0000"))
+
+    assert (is_first_replay, is_replay) == (False, True)
+    assert again == first
+    state = shop.grant_state(grant)
+    assert (state["consumed_amount_usd"], state["remaining_amount_usd"]) == (20, 30)
+    with reading(tenant.id):
+        assert SettlementRecord.objects.filter(tenant_id=tenant.id).count() == 1
+        assert LedgerEntry.objects.filter(tenant_id=tenant.id, event="reconciled").count() == 1
+
+
+def test_reconcile_reservation_idempotent_replay_rejects_payload_mismatch(tenant: World) -> None:
+    shop = Shop(tenant)
+    budget = shop.budget("1000.00")
+    decision, other = shop.ask("300.00", key="a"), shop.ask("200.00", key="b")
+    actor = system_actor(tenant.id)
+    reconcile(actor=actor, actuals=build_actuals(decision, "250.0000"))
+
+    for actuals in (
+        build_actuals(decision, "250.0001"),
+        build_actuals(decision, "250.0000", notes="other words"),
+        build_actuals(other, "250.0000"),
+    ):
+        with pytest.raises(IdempotencyKeyReused):
+            reconcile(actor=actor, actuals=actuals)
+
+    state = shop.budget_state(budget)
+    assert (state["posted_usd"], state["pending_usd"]) == (250, 200)
+    with reading(tenant.id):
+        assert SettlementRecord.objects.filter(tenant_id=tenant.id).count() == 1

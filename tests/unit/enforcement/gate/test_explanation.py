@@ -106,7 +106,7 @@ def test_each_reason_is_explained_in_its_order_and_nothing_else(name: str) -> No
         ("saving", "Allowed: the change adds no cost.", None),
         (
             "with credits",
-            "Allowed with credits: the project's budget does not cover it.",
+            "Allowed with credits: reserved credits are used.",
             "project_allocation",
         ),
         ("unknown", "Needs approval: the cost is unknown.", None),
