@@ -25,6 +25,6 @@ EXPOSE 8000
 # Processes, not threads: a thread that waits for the interpreter would keep a budget's row locked.
 CMD ["gunicorn", "valdrix.wsgi:application", "--bind=0.0.0.0:8000", "--worker-class=sync", \
      "--workers=4", "--timeout=60", "--graceful-timeout=20", "--worker-tmp-dir=/dev/shm", \
-     "--access-logfile=-", "--no-control-socket"]
+     "--config=python:valdrix.gunicorn_conf", "--no-control-socket"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/live', timeout=4)"]

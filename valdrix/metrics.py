@@ -9,6 +9,6 @@ from valdrix.kernel.metrics import CONTENT_TYPE, render_metrics
 
 
 @require_safe
-def metrics_view(request: HttpRequest) -> HttpResponse:
+def metrics_view(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - Django's signature
     """Return the metrics of all worker processes."""
     return HttpResponse(render_metrics(), content_type=CONTENT_TYPE)

@@ -213,6 +213,7 @@ def _plant_money(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) ->
         change_fingerprint=DIGEST,
         change_is_computed=False,
         held_usd=5,
+        own_usd=5,
         taken_usd=0,
         opened_at=now,
     )

@@ -179,7 +179,7 @@ class Run:
             f"--workers={os.environ.get('WEB_CONCURRENCY', '2')}",
             "--timeout=60",
             "--graceful-timeout=5",
-            "--access-logfile=-",
+            "--config=python:valdrix.gunicorn_conf",
             # Its socket would be in the home directory, one for all clones.
             "--no-control-socket",
         )

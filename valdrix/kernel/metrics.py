@@ -63,6 +63,6 @@ def render_metrics() -> bytes:
     """Return every metric in the Prometheus text format, of all worker processes together."""
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # ships no types
         return generate_latest(registry)
     return generate_latest(REGISTRY)

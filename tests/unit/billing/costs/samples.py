@@ -27,8 +27,10 @@ def csv_of(*rows: dict[str, str]) -> bytes:
     full = [FOCUS_ROW | row for row in rows]
     header = list(dict.fromkeys(name for row in full for name in row))
     lines = [",".join(header)]
-    for row in full:
-        lines.append(",".join('"' + row.get(name, "").replace('"', '""') + '"' for name in header))
+    lines += [
+        ",".join('"' + row.get(name, "").replace('"', '""') + '"' for name in header)
+        for row in full
+    ]
     return ("\n".join(lines) + "\n").encode()
 
 

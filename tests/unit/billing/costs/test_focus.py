@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.costs.domain import FOCUS, CostFileRefused, CostFileUnreadable, ProjectRules
-from valdrix.kernel.problems import Refused
-
-from .samples import FOCUS_ROW, csv_of, read, units_of
+from tests.unit.billing.costs.samples import FOCUS_ROW, csv_of, read, units_of
 
 REAL = Path(__file__).parents[5] / "shared" / "fixtures" / "focus" / "focus_sample.csv"
 
@@ -60,11 +60,11 @@ def test_units_are_the_exact_sum_of_their_rows(rows: list[tuple[Decimal, int]]) 
             )
         )
     )
-    expected: dict[int, int] = defaultdict(int)
+    expected: dict[int, Fraction] = defaultdict(Fraction)
     for cost, day in rows:
-        expected[day] += int(cost.scaleb(20))
-    assert {unit.key.date.day: int(unit.amount_usd * 10**20) for unit in batch.units} == expected
-    assert int(batch.total_usd * 10**20) == sum(expected.values())
+        expected[day] += Fraction(cost)
+    assert {unit.key.date.day: Fraction(unit.amount_usd) for unit in batch.units} == expected
+    assert Fraction(batch.total_usd) == sum(expected.values())
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,8 @@ def test_lines_are_counted_over_quoted_line_breaks() -> None:
 
 def test_a_row_cut_short_is_refused() -> None:
     content = csv_of({}, {})
-    assert faults(content[:-30]) == [("/lines/3", "wrong_number_of_cells")]
+    cut = content[: content.rindex(b',"sub-1"')]
+    assert faults(cut) == [("/lines/3", "wrong_number_of_cells")]
 
 
 @pytest.mark.parametrize(
@@ -276,10 +277,8 @@ def test_a_sum_beyond_the_column_is_refused() -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     for start in (b"", csv_of({}), b"date,project,amount\n"):
-        try:
-            read(start + content)
-        except Refused as refusal:
-            assert refusal.status in {400, 422}
+        with suppress(CostFileRefused, CostFileUnreadable):
+            assert read(start + content).rows > 0
 
 
 def test_the_real_sample_is_summed_exactly() -> None:
@@ -288,16 +287,16 @@ def test_the_real_sample_is_summed_exactly() -> None:
     content = REAL.read_bytes()
     batch = read(content, now=datetime(2026, 11, 20, tzinfo=UTC))
     rows = list(csv.DictReader(content.decode().splitlines()))
-    cents = sum(int(Decimal(row["BilledCost"]).scaleb(20)) for row in rows)
+    total = sum(Fraction(row["BilledCost"]) for row in rows)
     assert batch.rows == len(rows) == 1000
-    assert int(batch.total_usd.scaleb(20)) == cents
-    days: dict[tuple[str, str, str], int] = defaultdict(int)
+    assert Fraction(batch.total_usd) == total
+    days: dict[tuple[str, str, str], Fraction] = defaultdict(Fraction)
     for row in rows:
         key = (row["ProviderName"], row["BillingAccountId"], row["ChargePeriodStart"][:10])
-        days[key] += int(Decimal(row["BilledCost"]).scaleb(20))
-    found: dict[tuple[str, str, str], int] = defaultdict(int)
+        days[key] += Fraction(row["BilledCost"])
+    found: dict[tuple[str, str, str], Fraction] = defaultdict(Fraction)
     for unit in batch.units:
         key = (unit.key.provider, unit.key.billing_account_id, unit.key.date.isoformat())
-        found[key] += int(unit.amount_usd.scaleb(20))
+        found[key] += Fraction(unit.amount_usd)
     assert found == days
     assert all(unit.is_final for unit in batch.units)

@@ -15,8 +15,7 @@ from pyarrow import parquet as pq
 
 from billing.costs.domain import FOCUS, CostFileRefused, CostFileUnreadable
 from billing.costs.files import PARQUET, find_carrier
-
-from .samples import FOCUS_ROW, read, units_of
+from tests.unit.billing.costs.samples import FOCUS_ROW, read, units_of
 
 
 def parquet_of(columns: dict[str, Any], **options: Any) -> bytes:

@@ -10,8 +10,7 @@ import pytest
 
 from billing.costs.domain import PLAIN, CostFileRefused, CostFileUnreadable
 from billing.costs.files import JSON
-
-from .samples import json_of, read, units_of
+from tests.unit.billing.costs.samples import json_of, read, units_of
 
 ROW = {"date": "2026-11-03", "project": "shop", "amount": "12.50"}
 

@@ -1,0 +1,35 @@
+"""How gunicorn serves Valdrix: an access log without query strings, and metrics of all workers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+_METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+accesslog = "-"
+# The path without its query: whoever puts a credential there must not find it in a log.
+access_log_format = '%(h)s %(t)s "%(m)s %(U)s" %(s)s %(B)s %(M)sms'
+
+
+def on_starting(server: Any) -> None:
+    """Give the workers a directory in which their counts are kept, before the first is made."""
+    if not os.environ.get(_METRICS_DIRECTORY):
+        server.valdrix_metrics = tempfile.mkdtemp(prefix="valdrix-metrics-")
+        os.environ[_METRICS_DIRECTORY] = server.valdrix_metrics
+
+
+def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's own signature
+    """Drop a dead worker's gauges; what it counted stays counted."""
+    for left in Path(os.environ[_METRICS_DIRECTORY]).glob(f"gauge_live*_{worker.pid}.db"):
+        left.unlink(missing_ok=True)
+
+
+def on_exit(server: Any) -> None:
+    """Remove the directory that was made at the start."""
+    made = getattr(server, "valdrix_metrics", None)
+    if made is not None:
+        shutil.rmtree(made, ignore_errors=True)
