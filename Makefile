@@ -71,3 +71,8 @@ define MAKE_ENVIRONMENT
 		&& test "$$(cat $(VENV)/.made-by 2>/dev/null)" = "$$made_by"; } \
 	|| { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && echo "$$made_by" > $(VENV)/.made-by; }
 endef
+
+.PHONY: storm-crash
+# Kills workers, database sessions and the database under load; figures: docs/ops/crash-storm.md.
+storm-crash: $(DEV_STAMP)
+	@$(VENV)/bin/python -m tests.crash.storm --json docs/ops/crash-storm.json

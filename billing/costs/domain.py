@@ -50,6 +50,7 @@ ACCOUNT_LIMIT: Final = 200
 MOST_UNITS: Final = 200_000
 """Units that one file may hold: what is kept in memory while it is read."""
 
+_MOST_FAULTS: Final = 10_000
 _MOST_FAULTS_SHOWN: Final = 100
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
@@ -197,12 +198,20 @@ class Tally:
             )
 
     def refuse(self, place: str, fault: RowFault) -> None:
-        """Count a row that is not valid; the first hundred are told."""
+        """Count a row that is not valid; the first hundred are told.
+
+        :raises CostFileRefused: when there are so many that the rest is not worth reading.
+        """
         self.rows += 1
         self.faults += 1
         if len(self._shown) < _MOST_FAULTS_SHOWN:
             pointer = f"/{place}/{fault.column}" if fault.column else f"/{place}"
             self._shown.append(FieldError(pointer, fault.code, fault.detail))
+        if self.faults == _MOST_FAULTS:
+            raise CostFileRefused(
+                f"{self.faults} of the first {self.rows} rows are not valid; nothing was taken.",
+                errors=tuple(self._shown),
+            )
 
     def finish(self, *, file_format: str) -> CostBatch:
         """Return what the file says.

@@ -98,6 +98,7 @@ class CostUnit(models.Model):
 
     class Meta:
         db_table = "billing_cost_unit"
+        indexes = (models.Index(fields=["tenant_id", "date"], name="billing_cost_unit_of_day"),)
         constraints = (
             models.UniqueConstraint(
                 fields=[

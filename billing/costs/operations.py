@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 from django.db import connection
@@ -18,7 +19,7 @@ from billing.costs.domain import (
     UnitKey,
 )
 from billing.costs.models import SubAccountProject
-from billing.costs.queries import find_units, key_columns, lock_days, sum_units
+from billing.costs.queries import find_absent, find_units, key_columns, lock_days, sum_units
 from valdrix.kernel.db import transaction_required
 from valdrix.kernel.money import MONTHLY_PLACES, AmountError, round_amount
 
@@ -97,11 +98,14 @@ class Restatement:
 class Taken:
     """What taking a file changed.
 
-    :ivar restated: units that stood and are different now, in order of their keys.
+    :ivar units_absent: units of the same bills and days that the file does not name: costs that
+        moved to another project are counted twice while these stand.
+    :ivar restated: units that stood and are different now.
     """
 
     units_added: int
     units_unchanged: int
+    units_absent: int
     restated: tuple[Restatement, ...]
 
 
@@ -138,11 +142,13 @@ def record_daily_costs(
     return len(opened | _replace(tenant_id, changed, ingestion_id=None, at=ingested_at))
 
 
-def take_batch(*, origin: IngestionOrigin, batch: CostBatch) -> Taken | None:
+def take_batch(*, origin: IngestionOrigin, batch: CostBatch, has_whole_days: bool) -> Taken | None:
     """Take all that a file says, or nothing: None when the file was taken before.
 
     A second transaction that takes the same file waits here for the first.
 
+    :param has_whole_days: the file names all that its bills have of its days: units of theirs
+        that it does not name become zero.
     :raises CostFileRefused: when a day's total becomes larger than its column holds.
     :raises NotInTransaction: outside a transaction.
     """
@@ -150,18 +156,24 @@ def take_batch(*, origin: IngestionOrigin, batch: CostBatch) -> Taken | None:
     tenant_id = origin.tenant_id
     if not _claim(origin, batch):
         return None
-    _open_days(tenant_id, batch.units, at=origin.at)
+    absent = [
+        Unit(key=key, amount_usd=Decimal(0), is_final=True, charges=0)
+        for key in find_absent(tenant_id, (unit.key for unit in batch.units))
+    ]
+    units = [*batch.units, *absent] if has_whole_days else batch.units
+    _open_days(tenant_id, units, at=origin.at)
     known: dict[UnitKey, Unit] = {}
-    for some in _chunks(batch.units):
+    for some in _chunks(units):
         known |= find_units(tenant_id, [unit.key for unit in some])
-    changed = [unit for unit in batch.units if _differs(known.get(unit.key), unit)]
+    changed = [unit for unit in units if _differs(known.get(unit.key), unit)]
     try:
         _replace(tenant_id, changed, ingestion_id=origin.ingestion_id, at=origin.at)
     except AmountError as error:
         raise CostFileRefused(f"The total of a project's day {error}.") from error
     return Taken(
-        units_added=len(batch.units) - len(known),
-        units_unchanged=len(batch.units) - len(changed),
+        units_added=len(units) - len(known),
+        units_unchanged=len(units) - len(changed),
+        units_absent=len(absent),
         restated=tuple(
             Restatement(before=known[unit.key], after=unit) for unit in changed if unit.key in known
         ),

@@ -34,6 +34,13 @@ SELECT u.project_id, u.date, u.provider, u.billing_account_id, u.correction_mont
   FROM billing_cost_unit u JOIN named USING (project_id, date, provider, billing_account_id)
  WHERE u.tenant_id = %(tenant)s AND u.correction_month IS NOT DISTINCT FROM named.correction_month
 """
+_BILLS: Final = """
+SELECT u.project_id, u.date, u.provider, u.billing_account_id, u.correction_month
+  FROM billing_cost_unit u
+  JOIN unnest(%(dates)s::date[], %(providers)s::text[], %(accounts)s::text[])
+       AS bill(date, provider, billing_account_id) USING (date, provider, billing_account_id)
+ WHERE u.tenant_id = %(tenant)s AND u.correction_month IS NULL AND u.amount_usd <> 0
+"""
 _SUMS: Final = """
 WITH named AS (
     SELECT * FROM unnest(%(projects)s::text[], %(dates)s::date[]) AS named(project_id, date))
@@ -144,6 +151,24 @@ def find_units(tenant_id: uuid.UUID, keys: Sequence[UnitKey]) -> dict[UnitKey, U
         )
         found[unit.key] = unit
     return found
+
+
+def find_absent(tenant_id: uuid.UUID, keys: Iterable[UnitKey]) -> list[UnitKey]:
+    """Return the units that the named bills have on the named days, less the named ones and zeros.
+
+    Plain rows are no bill, and a correction says nothing of the day that it corrects.
+    """
+    named = {key for key in keys if key.provider and key.correction_month is None}
+    bills = sorted({(key.date, key.provider, key.billing_account_id) for key in named})
+    columns: dict[str, Any] = {
+        "dates": [day for day, _, _ in bills],
+        "providers": [provider for _, provider, _ in bills],
+        "accounts": [account for _, _, account in bills],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_BILLS, {"tenant": tenant_id, **columns})
+        known = [UnitKey(*row) for row in cursor.fetchall()]
+    return [key for key in known if key not in named]
 
 
 def sum_units(

@@ -104,6 +104,9 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "billing_cost_unit",
+                "indexes": [
+                    models.Index(fields=["tenant_id", "date"], name="billing_cost_unit_of_day")
+                ],
                 "constraints": [
                     models.UniqueConstraint(
                         fields=(

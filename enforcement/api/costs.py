@@ -90,6 +90,11 @@ _INGESTION: Final = closed_object(
         "units_added": {**_COUNT, "description": "Projects' days of bills that are new."},
         "units_restated": {**_COUNT, "description": "Those that replaced another figure."},
         "units_unchanged": _COUNT,
+        "units_absent": {
+            **_COUNT,
+            "description": "Those of the same bills and days that the file does not name; "
+            "with whole_days they became zero.",
+        },
         "first_date": _DATE,
         "last_date": _DATE,
         "total_usd": {**_AMOUNT, "description": "Sum of the file, rounded once, US dollars."},
@@ -168,6 +173,11 @@ class CostsView(APIView):
                 {"type": "string", "examples": ["project,team"]},
                 description="Tags that name the project, in order of preference.",
             ),
+            OpenApiParameter(
+                "whole_days",
+                {"type": "string", "enum": ["true", "false"]},
+                description="The file names all that its bills have of its days.",
+            ),
         ],
         request={
             "application/json": _ROWS,
@@ -181,8 +191,8 @@ class CostsView(APIView):
 
         200 when the same file was taken before, and nothing changes.
         """
-        refuse_unknown_query(request, "format", "project_tags")
-        file_format, means = _read_format(request), Means(tag_keys=_read_tag_keys(request))
+        refuse_unknown_query(request, "format", "project_tags", "whole_days")
+        file_format, means = _read_format(request), _read_means(request)
         body: Any = request.data
         if not isinstance(body, CostFile):  # A request without a body is not parsed.
             raise InvalidRequest("The request has no body.")
@@ -270,6 +280,13 @@ def _read_format(request: Request) -> str:
     return text
 
 
+def _read_means(request: Request) -> Means:
+    text = request.GET.get("whole_days", "false")
+    if text not in {"true", "false"}:
+        raise _refused("whole_days", "must be true or false", "invalid_choice")
+    return Means(tag_keys=_read_tag_keys(request), has_whole_days=text == "true")
+
+
 def _read_tag_keys(request: Request) -> tuple[str, ...]:
     text = request.GET.get("project_tags")
     if text is None:
@@ -327,6 +344,7 @@ def _render(result: Ingestion) -> dict[str, Any]:
         "units_added": result.units_added,
         "units_restated": result.units_restated,
         "units_unchanged": result.units_unchanged,
+        "units_absent": result.units_absent,
         "first_date": result.first_date.isoformat(),
         "last_date": result.last_date.isoformat(),
         "total_usd": to_text(result.total_usd),

@@ -46,6 +46,7 @@ class Ingestion:
 
     :ivar status: ``ingested``, or ``already_ingested`` when nothing was written.
     :ivar ingestion_id: of the ingestion that took the file, now or then.
+    :ivar units_absent: units of the same bills and days that the file does not name.
     :ivar total_usd: the sum of the file in US dollars, rounded once.
     :ivar difference_usd: by how much units that were restated are more than they were.
     """
@@ -58,6 +59,7 @@ class Ingestion:
     units_added: int
     units_restated: int
     units_unchanged: int
+    units_absent: int
     first_date: date
     last_date: date
     total_usd: Decimal
@@ -81,10 +83,13 @@ class Means:
     """How a file is read.
 
     :ivar tag_keys: tags that name the project, in order of preference.
+    :ivar has_whole_days: the file names all that its bills have of its days: what it does not
+        name is zero.
     :ivar progress: is told from time to time how many of how many bytes have been read.
     """
 
     tag_keys: tuple[str, ...] = DEFAULT_TAG_KEYS
+    has_whole_days: bool = False
     progress: Progress | None = None
 
 
@@ -115,12 +120,14 @@ def ingest_costs(
         at=actor.at,
     )
     with transaction(actor.tenant_id, limits=_LIMITS):
-        taken = operations.take_batch(origin=origin, batch=batch)
+        taken = operations.take_batch(
+            origin=origin, batch=batch, has_whole_days=means.has_whole_days
+        )
         if taken is None:
             row = queries.find_ingestion(actor.tenant_id, digest)
             assert row is not None, "a file was taken before and is not known"
             return _already(row)
-        _record(actor, origin, batch, taken)
+        _record(actor, origin, batch, taken, has_whole_days=means.has_whole_days)
     return _ingested(origin, batch, taken)
 
 
@@ -209,6 +216,7 @@ def _ingested(origin: IngestionOrigin, batch: CostBatch, taken: Taken) -> Ingest
         units_added=taken.units_added,
         units_restated=len(taken.restated),
         units_unchanged=taken.units_unchanged,
+        units_absent=taken.units_absent,
         first_date=min(dates),
         last_date=max(dates),
         total_usd=_rounded(batch.total_usd),
@@ -226,6 +234,7 @@ def _already(row: CostIngestion) -> Ingestion:
         units_added=0,
         units_restated=0,
         units_unchanged=row.unit_count,
+        units_absent=0,
         first_date=row.first_date,
         last_date=row.last_date,
         total_usd=_rounded(row.total_usd),
@@ -239,7 +248,9 @@ def _rounded(total: Decimal) -> Decimal:
     return EXACT.add(EXACT.quantize(total, ZERO), ZERO)
 
 
-def _record(actor: Actor, origin: IngestionOrigin, batch: CostBatch, taken: Taken) -> None:
+def _record(
+    actor: Actor, origin: IngestionOrigin, batch: CostBatch, taken: Taken, *, has_whole_days: bool
+) -> None:
     subject = ("cost_ingestion", str(origin.ingestion_id))
     record_change(
         actor=actor,
@@ -254,6 +265,8 @@ def _record(actor: Actor, origin: IngestionOrigin, batch: CostBatch, taken: Take
             "units_added": taken.units_added,
             "units_restated": len(taken.restated),
             "units_unchanged": taken.units_unchanged,
+            "units_absent": taken.units_absent,
+            "has_whole_days": has_whole_days,
         },
     )
     if taken.restated:

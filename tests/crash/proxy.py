@@ -64,7 +64,9 @@ class Proxy:
                 for pump in (self._to_server, self._to_client):
                     threading.Thread(target=pump, args=(client, server, lost), daemon=True).start()
 
-    def _to_server(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
+    def _to_server(
+        self, client: socket.socket, server: socket.socket, lost: threading.Event
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
                 cut, start = self._cut, self.passed_bytes

@@ -112,9 +112,7 @@ def check_fail_safe(answer: dict[str, Any], mode: str) -> None:
 
 
 @pytest.mark.parametrize("where", ROLLED_BACK)
-def test_cut_before_the_commit(
-    open_shop: Callable[[str], Shop], proxy: Proxy, where: str
-) -> None:
+def test_cut_before_the_commit(open_shop: Callable[[str], Shop], proxy: Proxy, where: str) -> None:
     shop = open_shop("hard")
 
     answer = ask_cut(shop, proxy, Cut(*ROLLED_BACK[where]))

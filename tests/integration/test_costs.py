@@ -86,7 +86,7 @@ def test_a_focus_file_is_taken(api: Api, tenant: World) -> None:
     body = answer.json()
     assert {name: body[name] for name in body if name not in {"ingestion_id", "content_sha256"}} == {
         "status": "ingested", "format": "focus", "rows": 3,
-        "units_added": 2, "units_restated": 0, "units_unchanged": 0,
+        "units_added": 2, "units_restated": 0, "units_unchanged": 0, "units_absent": 0,
         "first_date": "2026-11-03", "last_date": "2026-11-03",
         "total_usd": "-3.0000", "difference_usd": "0.0000",
     }  # fmt: skip
@@ -159,6 +159,27 @@ def test_a_correction_adds_to_the_day_it_corrects_and_is_replaced_by_its_own(
     assert days_of(tenant)["shop", "2026-10-05"] == "6.0000"
     post(api, tenant, csv_of(correction | {"BilledCost": "-3"}, {}))
     assert days_of(tenant)["shop", "2026-10-05"] == "7.0000"
+
+
+def test_costs_that_moved_are_told_of_and_with_whole_days_taken_back(
+    api: Api, tenant: World
+) -> None:
+    shop, other_bill = {}, {"BillingAccountId": "other", "BilledCost": "3"}
+    moved = {"Tags": '{"project": "payments"}', "BilledCost": "9"}
+    assert post(api, tenant, csv_of(shop, other_bill)).json()["units_absent"] == 0
+    post(api, tenant, b"2026-11-03,shop,100")
+    # The file says nothing of the project any more, which alone proves nothing.
+    told = post(api, tenant, csv_of(moved)).json()
+    assert (told["units_added"], told["units_restated"], told["units_absent"]) == (1, 0, 1)
+    assert days_of(tenant)["shop", "2026-11-03"] == "104.2500"
+    body = post(api, tenant, csv_of(moved, moved), whole_days="true").json()
+    assert (body["units_restated"], body["units_absent"], body["difference_usd"]) == (
+        2, 1, "7.7500",
+    )  # fmt: skip
+    assert days_of(tenant) == {
+        ("shop", "2026-11-03"): "103.0000",
+        ("payments", "2026-11-03"): "18.0000",
+    }
 
 
 def test_a_bad_row_refuses_the_file_and_nothing_is_written(api: Api, tenant: World) -> None:
@@ -242,7 +263,14 @@ def test_projects_come_from_chosen_tags_and_the_sub_account_map(api: Api, tenant
 
 
 @pytest.mark.parametrize(
-    "query", [{"format": "xml"}, {"project_tags": ""}, {"project_tags": "a,,b"}, {"x": "1"}]
+    "query",
+    [
+        {"format": "xml"},
+        {"project_tags": ""},
+        {"project_tags": "a,,b"},
+        {"whole_days": "1"},
+        {"x": "1"},
+    ],
 )
 def test_a_query_that_is_not_valid_is_refused(
     api: Api, tenant: World, query: dict[str, str]
@@ -487,6 +515,7 @@ def test_the_command_takes_a_file_once(tenant: World, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "total            3.2500 USD" in out
     assert "units added      1" in out
+    assert "units absent     0" in out
     assert days_of(tenant) == {("shop", "2026-11-03"): "3.2500"}
     (audit,) = audits(tenant, "costs.ingest")
     assert audit.actor == "system:ingest-costs"
@@ -499,8 +528,10 @@ def test_the_command_takes_parquet_and_other_tags(tenant: World, tmp_path: Path)
     columns = FOCUS_ROW | {"Tags": '{"team": "core", "owner": "x"}'}
     pq.write_table(pa.table({name: [text] for name, text in columns.items()}), path)
     tags = ("--project-tag", "none", "--project-tag", "team")
-    assert run(str(path), "--tenant", tenant.slug, "--format", "focus", *tags)[0] == 0
-    assert days_of(tenant) == {("core", "2026-11-03"): "1.2500"}
+    assert post(Api(), tenant, csv_of({})).status_code == 201
+    options = ("--format", "focus", "--whole-days", *tags)
+    assert run(str(path), "--tenant", tenant.slug, *options)[0] == 0
+    assert days_of(tenant) == {("core", "2026-11-03"): "1.2500", ("shop", "2026-11-03"): "0.0000"}
 
 
 def test_the_command_draws_a_bar_on_a_terminal(tenant: World, tmp_path: Path) -> None:

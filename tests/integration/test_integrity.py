@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -630,7 +633,7 @@ def test_a_planted_fault_is_found_by_its_invariants_alone(
         vault.plant(fault, ids)
         assert violated(tenant) == {name, *fault.also.split()}, fault.sql
         vault.heal()
-        assert violated(tenant) == set()
+    assert violated(tenant) == set()
 
 
 def violated(world: World) -> set[str]:
@@ -697,6 +700,7 @@ def test_mixed_decisions_and_settlements_have_no_false_violation(tenant: World) 
     began = time.monotonic()
     report = run_checks(tenant.id)
     took = time.monotonic() - began
+    sys.stdout.write(f"\n{DECISIONS} decisions, {report.inspected} rows in {took:.2f} s\n")
 
     assert [(f.invariant.name, f.examples[:3]) for f in report.violated] == []
     inspected = {finding.invariant.name: finding.inspected for finding in report.findings}
@@ -974,3 +978,55 @@ def test_a_tenant_whose_turn_fails_stops_no_other(
     assert code == 1
     assert f"{tenant.id}: failed: RuntimeError: no such luck" in err
     assert out.splitlines()[-1] == "2 tenants: 2 posted, 0 released, 0 inconsistent"
+
+
+# --- what the documents say ---------------------------------------------------------------------
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+_BUDGET = ("posted_usd", "pending_usd", "overrun_usd", "headroom_usd")
+_GRANT_PARTS = ("remaining_amount_usd", "reserved_amount_usd", "consumed_amount_usd")
+
+
+def test_the_document_lists_every_invariant() -> None:
+    text = (DOCS / "operations" / "integrity.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE)
+    assert rows == [(one.name, one.sentence) for one in INVARIANTS]
+
+
+def test_the_worked_example_is_true(tenant: World) -> None:
+    text = (DOCS / "reservations.md").read_text()
+    (block,) = re.findall(r"```json reservation-example\n(.*?)```", text, re.DOTALL)
+    shop = Shop(tenant)
+    budget, grant = shop.budget("100.00"), shop.grant("reserved", "50.00")
+    decisions: dict[str, str] = {}
+    steps = json.loads(block)
+    for number, step in enumerate(steps):
+        take_step(tenant, shop, step, decisions)
+        kept = shop.budget_state(budget), shop.grant_state(grant)
+        assert [kept[0][name] for name in _BUDGET] == list(map(Decimal, step["budget"])), number
+        assert [kept[1][name] for name in _GRANT_PARTS] == list(map(Decimal, step["grant"])), number
+        assert violated(tenant) == set(), number
+    assert len(steps) == 11
+
+
+def take_step(world: World, shop: Shop, step: dict[str, Any], decisions: dict[str, str]) -> None:
+    """Do one step of the example and compare its own answer."""
+    if "ask" in step:
+        name = step["ask"]
+        parent = {"parent_decision_id": decisions[step["parent"]]} if "parent" in step else {}
+        answer = shop.ask(step["amount"], key=name, resource_reference=name, **parent)
+        decisions[name] = answer["decision_id"]
+        with reading(world.id):
+            row = Reservation.objects.get(decision_id=answer["decision_id"])
+        assert (str(row.own_usd), str(row.taken_usd)) == (step["own"], step["taken"])
+    elif "confirm" in step:
+        post(world, f"reservations/{decisions[step['confirm']]}/confirm", {})
+    elif "reconcile" in step:
+        path = f"reservations/{decisions[step['reconcile']]}/reconcile"
+        answer = post(world, path, {"actual_monthly_delta_usd": step["actual"]})
+        assert {name: answer[name] for name in step["answer"]} == step["answer"]
+    else:
+        with transaction(world.id):
+            rows = Reservation.objects.filter(tenant_id=world.id, state="active")
+            rows.update(due_at=datetime(2020, 1, 1, tzinfo=UTC))
+        assert reconcile_overdue(actor=system_actor(world.id)) == step["overdue"]

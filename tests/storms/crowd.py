@@ -66,5 +66,5 @@ class Crowd(Generic[Job, Result]):
             self._taken += 1
             if self._title and now - self._told_at > PROGRESS_SECONDS:
                 self._told_at = now
-                print(f"  {self._title}: {self._taken}/{count}", file=sys.stderr, flush=True)
+                sys.stderr.write(f"  {self._title}: {self._taken}/{count}\n")
             return self._taken - 1

@@ -34,6 +34,7 @@ SELECT count(*) FROM pg_stat_activity
 class Observer:
     """Looks at a tenant's accounts over and over, each time in one statement.
 
+    :param ceiling_usd: the exposure's limit; None where what is spent may be above any limit.
     :ivar polls: how often it looked and saw accounts.
     :ivar sums: how often it also added up every line.
     :ivar polls_with_waits: in how many polls some session waited for a lock.
@@ -41,7 +42,7 @@ class Observer:
     :ivar violations: what was wrong; empty is right.
     """
 
-    def __init__(self, tenant_id: uuid.UUID, *, ceiling_usd: Decimal) -> None:
+    def __init__(self, tenant_id: uuid.UUID, *, ceiling_usd: Decimal | None) -> None:
         self.polls = self.sums = self.polls_with_waits = self.most_waiting = 0
         self.violations: list[Any] = []
         self._tenant_id = tenant_id
@@ -82,24 +83,23 @@ class Observer:
 
     def _poll(self) -> None:
         with reading(self._tenant_id), connection.cursor() as cursor:
-            cursor.execute(
-                _ACCOUNTS, {"tenant": self._tenant_id, "ceiling": self._ceiling_usd}
-            )
+            cursor.execute(_ACCOUNTS, {"tenant": self._tenant_id, "ceiling": self._ceiling_usd})
             rows = cursor.fetchall()
             cursor.execute(_WAITING)
             (waiting,) = cursor.fetchone()
         self.polls += bool(rows)
         self.polls_with_waits += waiting > 0
         self.most_waiting = max(self.most_waiting, waiting)
-        self.violations += [row for row in rows if is_violated(row)]
+        has_limits = self._ceiling_usd is not None
+        self.violations += [row for row in rows if is_violated(row, has_limits=has_limits)]
         if self.polls % SUMS_EVERY == 1:
             self.violations += find_differences(self._tenant_id)
             self.sums += 1
 
 
-def is_violated(row: Any) -> bool:
+def is_violated(row: Any, *, has_limits: bool) -> bool:
     """Tell whether an account is over its limit, or a grant does not add up."""
     kind, _, limit, used, total, remaining, reserved, consumed = row
     if kind == "grant":
         return min(remaining, reserved, consumed) < 0 or total != remaining + reserved + consumed
-    return used > limit or used < 0
+    return used < 0 or (has_limits and used > limit)

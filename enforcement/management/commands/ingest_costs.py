@@ -40,6 +40,11 @@ class Command(BaseCommand):
             action="append",
             help="a tag that names the project, in order of preference; default: project",
         )
+        parser.add_argument(
+            "--whole-days",
+            action="store_true",
+            help="the file names all that its bills have of its days: what it does not name is 0",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Read the file, take it, and print what changed."""
@@ -48,7 +53,9 @@ class Command(BaseCommand):
             raise CommandError(f"there is no tenant {options['tenant']!r}", returncode=2)
         actor = Actor(tenant_id=tenant_id, principal_id=_BY, address=None, at=timezone.now())
         means = Means(
-            tag_keys=tuple(options["project_tag"] or DEFAULT_TAG_KEYS), progress=self._progress()
+            tag_keys=tuple(options["project_tag"] or DEFAULT_TAG_KEYS),
+            has_whole_days=options["whole_days"],
+            progress=self._progress(),
         )
         try:
             with options["file"].open("rb") as stream:
@@ -104,6 +111,7 @@ def _table(result: Ingestion) -> str:
         ("units added", str(result.units_added)),
         ("units restated", f"{result.units_restated} ({to_text(result.difference_usd)} USD)"),
         ("units unchanged", str(result.units_unchanged)),
+        ("units absent", str(result.units_absent)),
     )
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)

@@ -132,6 +132,12 @@ def test_the_first_hundred_faults_are_told_and_all_are_counted() -> None:
     assert len(caught.value.errors) == 100
 
 
+def test_a_file_of_nothing_but_faults_is_not_read_to_its_end() -> None:
+    with pytest.raises(CostFileRefused, match="10000 of the first 10001 rows") as caught:
+        read(b"2026-11-03,shop,1\n" + b"x,y,z\n" * 1_000_000)
+    assert len(caught.value.errors) == 100
+
+
 @pytest.mark.parametrize(
     ("tags", "keys", "project"),
     [

@@ -1,0 +1,66 @@
+"""The storms: short ones in every test run, in full by ``make storm``, which keeps the figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.factories.tenants import World
+from tests.storms import key_storm, report, settlement_storm, thread_storm
+from tests.storms.senders import InProcess, Sender, gunicorn
+
+FULL = os.environ.get("VALDRIX_STORM") == "1"
+SEED = int(os.environ.get("VALDRIX_STORM_SEED", "20260301"))
+WORKERS = 8
+
+
+@pytest.fixture
+def sender(database: None, settings: Any) -> Iterator[Sender]:
+    """Give gunicorn with the product's own time limits to a full storm.
+
+    A short one shares a process, and maybe a busy machine, with other tests: its gates get more
+    time, so that it is about money and not about speed.
+    """
+    if FULL:
+        with gunicorn(workers=WORKERS) as served:
+            yield served
+    else:
+        settings.GATE_TIME_BUDGET_MS = 30_000
+        settings.GATE_LOCK_TIMEOUT_MS = 30_000
+        yield InProcess()
+
+
+def keep(name: str, title: str, figures: dict[str, Any]) -> None:
+    """Keep a full storm's figures."""
+    if FULL:
+        report.record(name, title, figures)
+
+
+def test_thread_storm(tenant: World, sender: Sender) -> None:
+    scale = (
+        thread_storm.Scale(calls=10_000, threads=64, seed=SEED)
+        if FULL
+        else thread_storm.Scale(calls=400, threads=16, seed=SEED)
+    )
+    keep("threads", "Gates at once", thread_storm.run(tenant, sender, scale))
+
+
+def test_key_storm(tenant: World, sender: Sender) -> None:
+    scale = (
+        key_storm.Scale(sends=30_000, keys=500, threads=64, burst=24, seed=SEED)
+        if FULL
+        else key_storm.Scale(sends=600, keys=20, threads=16, burst=16, seed=SEED)
+    )
+    keep("keys", "Keys sent again", key_storm.run(tenant, sender, scale))
+
+
+def test_settlement_storm(tenant: World, sender: Sender) -> None:
+    scale = (
+        settlement_storm.Scale(reservations=1_000, wave=25, threads=64, seed=SEED)
+        if FULL
+        else settlement_storm.Scale(reservations=30, wave=10, threads=8, seed=SEED)
+    )
+    keep("settlements", "Settled by everybody", settlement_storm.run(tenant, sender, scale))
