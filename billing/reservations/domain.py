@@ -15,6 +15,8 @@ class Change:
     :ivar is_computed: True when Valdrix took the digest itself; a declared digest shares
         nothing across runs.
     :ivar is_shadow: shadow charges share with shadow ones only.
+    :ivar closes_run: the run's last stage asks, after it was applied: only that stage still shares
+        a reservation that is confirmed.
     """
 
     tenant_id: uuid.UUID
@@ -27,6 +29,7 @@ class Change:
     is_computed: bool
     run_id: str | None
     is_shadow: bool
+    closes_run: bool = False
 
     def lock_names(self) -> tuple[str, ...]:
         """Return the names whose lock makes look-up and charge of this change one step."""

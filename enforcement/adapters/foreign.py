@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from valdrix.kernel.problems import FieldError, InvalidRequest
 
+MAX_OBJECTS: Final = 250_000
 MAX_ERRORS: Final = 20
 """A document with more faults than this is refused at once: the answer stays small."""
 
@@ -64,6 +65,9 @@ class ForeignReader:
         here = f"{pointer}/{name}"
         if not isinstance(value, list):
             self.refuse(here, "must be a list", code="invalid_type")
+            return []
+        if len(value) > MAX_OBJECTS:
+            self.refuse(here, f"must hold at most {MAX_OBJECTS} objects", code="too_long")
             return []
         found = []
         for index, item in enumerate(value):

@@ -94,7 +94,8 @@ def preflight_to_gate_request(body: object, *, actor: str, header_key: str | Non
         request = msgspec.structs.replace(
             request,
             idempotency_key=f"terraform:{run_id}:{stage}",
-            idempotency_namespace=PREFLIGHT_NAMESPACE,
+            # Run ids are numbered in each project for itself.
+            idempotency_namespace=f"{PREFLIGHT_NAMESPACE}:{request.project_id}",
         )
     if plan is None:
         return request

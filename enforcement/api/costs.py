@@ -162,6 +162,7 @@ class CostsView(APIView):
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)
     parser_classes = (_JsonParser, _CsvParser, _ParquetParser)
+    max_body_values = 1_500_000
 
     @extend_schema(
         operation_id="ingest_costs",

@@ -98,6 +98,8 @@ GATE_RESPONSE_SCHEMA: Final = _object(
         "environment_original": _TEXT,
         "action": _TEXT,
         "resource_reference": _TEXT,
+        "run_id": _MAYBE_TEXT,
+        "stage": _MAYBE_TEXT,
         "estimated_monthly_delta_usd": _MAYBE_USD,
         "estimated_hourly_delta_usd": _MAYBE_USD,
         "reason_codes": _CODES,

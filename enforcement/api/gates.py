@@ -26,7 +26,11 @@ from enforcement.api.gate_schema import (
 from enforcement.gate.ask import Ask, TimeBudget
 from enforcement.gate.evaluate import evaluate
 from enforcement.gate.inputs import GateRequest
-from enforcement.reconciliation.operations import ReservationNotActive, confirm
+from enforcement.reconciliation.operations import (
+    ApprovalPending,
+    ReservationNotActive,
+    confirm,
+)
 from governance.api.callers import actor_of, principal_of
 from governance.api.permissions import RequireRole, require_project
 from governance.identity.domain import MEMBER, Principal
@@ -37,6 +41,8 @@ from valdrix.kernel.problems import Refused
 
 KEY_HEADER: Final = "Idempotency-Key"
 PREFLIGHT_BODY_BYTES: Final = 64 * 1024 * 1024
+PREFLIGHT_BODY_VALUES: Final = 5_000_000
+"""As many as a compact plan of 64 MiB holds; what is denser was made to hold a worker."""
 BATCH_LIMIT: Final = 100
 
 _JSON: Final = "application/json"
@@ -97,6 +103,7 @@ class TerraformPreflightView(_GateView):
     """``POST gate/terraform/preflight``: the gate with a cost estimate and a plan."""
 
     max_body_bytes = PREFLIGHT_BODY_BYTES
+    max_body_values = PREFLIGHT_BODY_VALUES
 
     @extend_schema(
         operation_id="gate_terraform_preflight",
@@ -111,7 +118,7 @@ class TerraformPreflightView(_GateView):
             request.data, actor=principal.principal_id, header_key=request.headers.get(KEY_HEADER)
         )
         response = ask_gate(principal, gate_request)
-        if gate_request.stage == "post_apply" and response["persisted"]:
+        if gate_request.stage == response["stage"] == "post_apply" and response["persisted"]:
             _confirm(request, response)
         response["continuation"] = build_continuation(gate_request, response)
         return _answer(response)
@@ -123,7 +130,8 @@ def _confirm(request: Request, response: dict[str, Any]) -> None:
     It has a transaction of its own, and repeating the stage with its key confirms again.
     """
     principal = principal_of(request)
-    with contextlib.suppress(ReservationNotActive):  # A refused change holds nothing to confirm.
+    # A refused change holds nothing to confirm, and one that waits cannot have been applied.
+    with contextlib.suppress(ReservationNotActive, ApprovalPending):
         confirm(
             actor=actor_of(request, now=timezone.now()),
             decision_id=uuid.UUID(response["decision_id"]),

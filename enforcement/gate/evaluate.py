@@ -28,7 +28,7 @@ from enforcement.decisions.queries import find_response
 from enforcement.gate import failsafe
 from enforcement.gate.ask import Ask, OutOfTime, TimeBudget, Timer
 from enforcement.gate.decision import GateContext, Outcome, decide, encode
-from enforcement.gate.inputs import GateInput, normalise
+from enforcement.gate.inputs import GateInput, normalise, sent_sha256
 from enforcement.gate.lastknown import last_known
 from enforcement.gate.recording import Made, record_decision
 from enforcement.gate.response import (
@@ -210,6 +210,7 @@ def _claim(question: _Question) -> str | None:
                 namespace=request.idempotency_namespace, key=request.idempotency_key
             ),
             request_fingerprint=question.gate_input.request_fingerprint,
+            sent_sha256=sent_sha256(request),
             decision_id=ask.decision_id,
             claimed_at=ask.clock(),
         )

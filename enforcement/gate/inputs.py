@@ -189,6 +189,11 @@ def normalise(request: GateRequest, *, environment: str) -> GateInput:
     )
 
 
+def sent_sha256(request: GateRequest) -> str:
+    """Return the digest of a question as it was sent, whatever policy makes of its environment."""
+    return _request_fingerprint(request, f"as sent: {request.environment}")
+
+
 def _request_fingerprint(request: GateRequest, environment: str) -> str:
     """Hash the question less what names the attempt: key, dry run, actor, run and stage."""
     cost = request.cost

@@ -51,6 +51,8 @@ def build_response(record: Record) -> dict[str, Any]:
         "environment_original": gate_input.environment_original,
         "action": gate_input.action,
         "resource_reference": gate_input.resource_reference,
+        "run_id": gate_input.run_id,
+        "stage": gate_input.stage,
         "estimated_monthly_delta_usd": to_wire(gate_input.cost.monthly_delta_usd),
         "estimated_hourly_delta_usd": to_wire(gate_input.cost.hourly_delta_usd),
         "reason_codes": list(outcome.reason_codes),

@@ -16,7 +16,6 @@ from enforcement.gate.inputs import GateInput
 from governance.policies.governing import GoverningPolicy
 from valdrix.kernel.money import ZERO
 
-
 # What nobody has approved yet cannot let another question through; a shadow hold would still be
 # waiting in hard mode, where nobody was asked.
 _READ_SHARED: Final = """
@@ -80,26 +79,23 @@ def build_change(tenant_id: uuid.UUID, gate_input: GateInput, governing: Governi
         is_computed=gate_input.change_digest_is_computed,
         run_id=gate_input.run_id,
         is_shadow=mode == SHADOW,
+        closes_run=gate_input.stage == "post_apply",
     )
 
 
 def lock_sharers(change: Change, parent_decision_id: str | None) -> Sharers:
     """Lock the change's own names, then the charges that it may share, in that order."""
     charges.lock_change(change)
-    charge = charges.lock_charge_of_change(change)
-    parent = None
-    if parent_decision_id is not None:
-        parent = charges.lock_charge_of_decision(change, uuid.UUID(parent_decision_id))
-    return Sharers(change, charge, parent)
+    return Sharers(change, *charges.lock_charges(change, _identity(parent_decision_id)))
 
 
 def find_sharers(change: Change, parent_decision_id: str | None) -> Sharers:
     """Return what :func:`lock_sharers` would, without locking: for dry runs."""
-    charge = charges.find_charge_of_change(change)
-    parent = None
-    if parent_decision_id is not None:
-        parent = charges.find_charge_of_decision(change, uuid.UUID(parent_decision_id))
-    return Sharers(change, charge, parent)
+    return Sharers(change, *charges.find_charges(change, _identity(parent_decision_id)))
+
+
+def _identity(text: str | None) -> uuid.UUID | None:
+    return None if text is None else uuid.UUID(text)
 
 
 def read_sharing(sharers: Sharers, *, amount: Decimal) -> Sharing | None:

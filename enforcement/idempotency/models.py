@@ -10,6 +10,8 @@ class IdempotencyKey(models.Model):
 
     :ivar stored_key: the namespace and its parts, length-prefixed, so that no two different
         names are stored alike and callers cannot write into a surface's namespace.
+    :ivar sent_sha256: digest of the question as it was sent, before policy classified it: a retry
+        of the same bytes stays the same attempt whatever was published since.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -17,6 +19,7 @@ class IdempotencyKey(models.Model):
     source = models.CharField(max_length=20)
     stored_key = models.CharField(max_length=600)
     request_fingerprint = models.CharField(max_length=64)
+    sent_sha256 = models.CharField(max_length=64)
     decision_id = models.UUIDField()
     claimed_at = models.DateTimeField()
 

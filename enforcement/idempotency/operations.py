@@ -13,11 +13,11 @@ from valdrix.kernel.problems import Refused
 
 _CLAIM = """
 INSERT INTO enforcement_idempotency_key
-    (tenant_id, source, stored_key, request_fingerprint, decision_id, claimed_at)
-VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id
+    (tenant_id, source, stored_key, request_fingerprint, sent_sha256, decision_id, claimed_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id
 """
 _FIND = """
-SELECT k.request_fingerprint, d.response_json
+SELECT k.request_fingerprint, k.sent_sha256, d.response_json
   FROM enforcement_idempotency_key k JOIN enforcement_decision d ON d.id = k.decision_id
  WHERE k.tenant_id = %s AND k.source = %s AND k.stored_key = %s
 """
@@ -37,6 +37,7 @@ class Claim:
     source: str
     stored_key: str
     request_fingerprint: str
+    sent_sha256: str
     decision_id: uuid.UUID
     claimed_at: datetime
 
@@ -54,14 +55,21 @@ def claim_key(*, claim: Claim) -> str | None:
     name = (claim.tenant_id, claim.source, claim.stored_key)
     with connection.cursor() as cursor:
         cursor.execute(
-            _CLAIM, [*name, claim.request_fingerprint, claim.decision_id, claim.claimed_at]
+            _CLAIM,
+            [
+                *name,
+                claim.request_fingerprint,
+                claim.sent_sha256,
+                claim.decision_id,
+                claim.claimed_at,
+            ],
         )
         if cursor.fetchone() is not None:
             return None
         # A later statement sees what the first caller has committed; the claim above does not.
         cursor.execute(_FIND, name)
-        fingerprint, response_json = cursor.fetchone()
-    if fingerprint != claim.request_fingerprint:
+        fingerprint, sent_sha256, response_json = cursor.fetchone()
+    if fingerprint != claim.request_fingerprint and sent_sha256 != claim.sent_sha256:
         raise IdempotencyKeyReused(
             "The idempotency key was used before for another request; use a new key."
         )

@@ -17,7 +17,26 @@ _PROJECTIONS: Final = "\n".join(
     for name in COLUMNS
 )
 
+# The members of a canonical entry in the order of RFC 8785, each as its value's JSON text.
+_MEMBERS: Final = " || ',' ||\n        ".join(
+    f"'\"{name}\":' || "
+    + (
+        f"'[' || coalesce((SELECT string_agg(item::text, ',' ORDER BY place) FROM"
+        f" jsonb_array_elements(entry->'{name}') WITH ORDINALITY AS t (item, place)), '') || ']'"
+        if name == _ARRAY_COLUMN
+        else f"coalesce((entry->'{name}')::text, '?')"
+    )
+    for name in sorted((*COLUMNS, "sequence", "tenant_id"))
+)
+
 CREATE: Final = f"""
+CREATE FUNCTION enforcement_canonical_ledger_entry(entry jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- PostgreSQL spells strings, integers, true, false and null as RFC 8785 does.
+    RETURN '{{' || {_MEMBERS} || '}}';
+END $$;
+
 CREATE FUNCTION enforcement_lock_ledger_head(OUT sequence bigint, OUT entry_hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 #variable_conflict use_column
@@ -52,6 +71,12 @@ BEGIN
        OR NEW.prev_hash IS DISTINCT FROM head.entry_hash
        OR NEW.entry_hash IS DISTINCT FROM
           sha256(head.entry_hash || convert_to(NEW.canonical, 'UTF8'))
+       -- Only canonical text with all members and no others: nothing that no verifier accepts.
+       OR NEW.canonical IS DISTINCT FROM enforcement_canonical_ledger_entry(entry)
+       OR (entry->>'event' IN ('decision_made', 'reserved') AND NOT EXISTS (
+            SELECT 1 FROM enforcement_decision d
+             WHERE d.id = (entry->>'decision_id')::uuid AND d.tenant_id = NEW.tenant_id
+               AND d.decision = entry->>'decision'))
     THEN
         RAISE EXCEPTION 'the entry does not continue the ledger after sequence %',
             coalesce(head.sequence, 0) USING ERRCODE = 'VX003';
@@ -71,6 +96,7 @@ ALTER TABLE enforcement_ledger_entry ENABLE ALWAYS TRIGGER enforcement_ledger_en
 DROP: Final = """
 DROP TRIGGER enforcement_ledger_entry_chain ON enforcement_ledger_entry;
 DROP FUNCTION enforcement_chain_ledger_entry();
+DROP FUNCTION enforcement_canonical_ledger_entry(jsonb);
 DROP FUNCTION enforcement_lock_ledger_head();
 """
 

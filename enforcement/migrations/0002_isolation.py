@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
         isolation.append_only("enforcement_ledger_entry"),
         create_ledger_functions(),
         isolation.revoke("enforcement_decision", "UPDATE", "DELETE", "TRUNCATE"),
-        isolation.revoke("enforcement_idempotency_key", "DELETE", "TRUNCATE"),
+        isolation.revoke("enforcement_idempotency_key", "UPDATE", "DELETE", "TRUNCATE"),
         isolation.revoke("enforcement_ledger_entry", "UPDATE", "DELETE", "TRUNCATE"),
         isolation.revoke("enforcement_ledger_head", "INSERT", "UPDATE", "DELETE", "TRUNCATE"),
     ]

@@ -34,6 +34,7 @@ from enforcement.reconciliation.domain import (
     build_result,
     find_exception_reason,
 )
+from governance.approvals.queries import is_any_pending
 from governance.audit.operations import Actor
 from governance.incidents.operations import Sighting, open_incident
 from governance.policies.queries import read_live_policy
@@ -55,6 +56,12 @@ class ReservationNotActive(Refused):
     """The decision holds nothing that could still be confirmed or settled (409)."""
 
     code = "reservation_not_active"
+
+
+class ApprovalPending(Refused):
+    """A decision of the family waits for its approval: nothing can have been applied (409)."""
+
+    code = "approval_pending"
 
 
 class IdempotencyKeyReused(Refused):
@@ -95,11 +102,14 @@ def confirm(
     :param may_use: refuses a project that the caller may not use.
     :raises NotFound: no such decision.
     :raises ReservationNotActive: it holds nothing, or was settled or released before.
+    :raises ApprovalPending: nobody has approved it yet.
     """
     with transaction(actor.tenant_id):
         project_id = _project_of(actor.tenant_id, decision_id)
         may_use(project_id)
         family = _lock_active(actor.tenant_id, decision_id)
+        if is_any_pending(actor.tenant_id, family.decision_ids):
+            raise ApprovalPending("The change waits for its approval; it cannot be applied yet.")
         is_new = families.confirm_family(
             tenant_id=actor.tenant_id, family_id=family.family_id, at=actor.at
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -69,9 +69,9 @@ def _read_place(request: Request) -> AuditPlace | None:
         return None
     at, _, entry_id = text.partition(" ")
     try:
-        place = AuditPlace(datetime.fromisoformat(at), uuid.UUID(entry_id))
-    except ValueError:
+        moment = datetime.fromisoformat(at)
+        if moment.tzinfo is None:
+            raise InvalidPage("The cursor is not valid.")
+        return AuditPlace(moment.astimezone(UTC), uuid.UUID(entry_id))
+    except (ValueError, OverflowError):
         raise InvalidPage("The cursor is not valid.") from None
-    if place.at.tzinfo is None:
-        raise InvalidPage("The cursor is not valid.")
-    return place

@@ -34,6 +34,19 @@ SELECT id FROM governance_approval
 """
 
 
+# A joined approval is for the largest amount that was asked, by that amount's routing; an unknown
+# amount is the largest.
+_RAISE = """
+UPDATE governance_approval
+   SET monthly_delta_usd = %(monthly)s, hourly_delta_usd = %(hourly)s, routing_rule_id = %(rule)s,
+       routing_trace = %(trace)s, required = greatest(required, %(required)s),
+       reviewer_roles = %(roles)s, reviewer_groups_all = %(groups)s,
+       separate_requester = separate_requester OR %(separate)s
+ WHERE id = %(id)s AND monthly_delta_usd IS NOT NULL
+   AND (%(monthly)s::numeric IS NULL OR monthly_delta_usd < %(monthly)s)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class ApprovalOrder:
     """What an approval is opened from; amounts in US dollars."""
@@ -102,8 +115,9 @@ def open_approval(*, order: ApprovalOrder) -> OpenedApproval:
             return OpenedApproval(approval_id=row[0], is_joined=False)
         cursor.execute(_FIND_PENDING, parameters)
         row = cursor.fetchone()
-    if row is None:
-        raise ApprovalMoved("the pending approval of this change ended while it was joined")
+        if row is None:
+            raise ApprovalMoved("the pending approval of this change ended while it was joined")
+        cursor.execute(_RAISE, {**parameters, "id": row[0]})
     return OpenedApproval(approval_id=row[0], is_joined=True)
 
 

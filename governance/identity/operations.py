@@ -163,7 +163,7 @@ def change_role(*, actor: Actor, person_id: int, role: str) -> Membership:
 
 
 def remove_member(*, actor: Actor, person_id: int) -> None:
-    """End a person's membership; the keys they answer for stop with it.
+    """End a person's membership and revoke the keys they answer for, for ever.
 
     :raises NotAllowed: when their role is above the actor's.
     :raises NotFound: when there is no such member.
@@ -172,6 +172,14 @@ def remove_member(*, actor: Actor, person_id: int) -> None:
     with transaction(actor.tenant_id):
         membership = _lock_member(actor, person_id, keeps_owner=False)
         _audit_member(actor, "member.remove", membership, before=membership.role, after=None)
+        keys = ApiKey.objects.filter(
+            tenant_id=actor.tenant_id, person_id=person_id, revoked_at__isnull=True
+        )
+        for key in keys.order_by("pk").select_for_update(of=("self",)):
+            before = _shown(key)
+            key.revoked_at = actor.at
+            key.save(update_fields=["revoked_at"])
+            _audit_key(actor, "api-key.revoke", key, before=before)
         membership.delete()
 
 

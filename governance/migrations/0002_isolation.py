@@ -76,5 +76,7 @@ class Migration(migrations.Migration):
         isolation.append_only("governance_audit_entry"),
         isolation.append_only("governance_policy_version"),
         isolation.append_only("governance_forced_mode"),
+        isolation.revoke("governance_approval", "DELETE", "TRUNCATE"),
+        isolation.revoke("governance_incident", "DELETE", "TRUNCATE"),
         migrations.RunSQL(_LOOKUPS, _DROP_LOOKUPS),
     ]

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Final
 
 import pytest
@@ -66,20 +65,13 @@ class Raced:
 class Race:
     """Holds the first caller at a point, once, until its rival has ended or waits for it."""
 
-    def __init__(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        label: str = "",
-        *,
-        module: ModuleType = evaluate,
-        place: tuple[str, str] | None = None,
-    ) -> None:
-        name, side = place or POINTS[label]
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, label: str) -> None:
+        name, side = POINTS[label]
         self._reached = threading.Event()
         self._may_go_on = threading.Event()
         self._first_thread = 0
         self._first_pid = self._rival_pid = 0
-        original = getattr(module, name)
+        original = getattr(evaluate, name)
 
         @functools.wraps(original)
         def stopping(*arguments: Any, **options: Any) -> Any:
@@ -90,7 +82,7 @@ class Race:
                 self._stop()
             return result
 
-        monkeypatch.setattr(module, name, stopping)
+        monkeypatch.setattr(evaluate, name, stopping)
 
     def run(self, first: Callable[[], Any], rival: Callable[[], Any]) -> Raced:
         """Run both against one another and return what they did."""

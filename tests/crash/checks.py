@@ -72,12 +72,8 @@ def check(told: dict[str, Any]) -> dict[str, Any]:
                 cursor.execute(sql)
                 found = cursor.fetchall()
                 problems += [f"{name}: {row[0]}" for row in found]
-    for answer in (*told["decisions"], *told["fail_safe"]):
-        row = rows.get(answer["decision_id"])
-        if row is None:
-            problems.append(f"lost: {answer}")
-        elif json.loads(row.response_json) != {**answer, "replayed": False}:
-            problems.append(f"changed: told {answer}, stored {row.response_json}")
+    problems += _differences([*told["decisions"], *told["fail_safe"]], rows)
+    figures["planted differences found"] = _find_planted(told["decisions"][0], rows)
     known = {answer["decision_id"] for answer in told["decisions"]}
     made = {name for name, row in rows.items() if not row.is_fail_safe}
     problems += [f"a decision that nobody was told: {name}" for name in sorted(made - known)]
@@ -87,6 +83,26 @@ def check(told: dict[str, Any]) -> dict[str, Any]:
     figures["decision rows"] = len(rows)
     figures["ledger entries verified"] = check_chain(tenant_id)
     return {"figures": figures, "problems": problems}
+
+
+def _differences(answers: list[dict[str, Any]], rows: dict[str, Decision]) -> list[str]:
+    """Return the acknowledged answers that are lost, or that the rows tell differently."""
+    found = []
+    for answer in answers:
+        row = rows.get(answer["decision_id"])
+        if row is None:
+            found.append(f"lost: {answer}")
+        elif json.loads(row.response_json) != {**answer, "replayed": False}:
+            found.append(f"changed: told {answer}, stored {row.response_json}")
+    return found
+
+
+def _find_planted(answer: dict[str, Any], rows: dict[str, Decision]) -> int:
+    """Plant a lost and a changed answer: a comparison that finds neither shows nothing."""
+    planted = [{**answer, "decision_id": "none"}, {**answer, "shared_reserved_usd": "-1.0000"}]
+    found = _differences(planted, rows)
+    assert [one.split(":")[0] for one in found] == ["lost", "changed"], found
+    return len(found)
 
 
 def _run(command: str, problems: list[str]) -> str:

@@ -13,6 +13,7 @@ import psycopg
 from tests.crash.clients import Book
 from tests.crash.stack import Stack, children_of
 from valdrix.embedded import postmaster
+from valdrix.embedded.logs import log_tail
 
 WORKER, BOTH_WORKERS = "worker kill -9", "both workers kill -9"
 TERMINATED, BACKEND = "pg_terminate_backend", "backend kill -9"
@@ -70,7 +71,8 @@ class Chaos:
         while (came := self._book.first_answer_after(since)) is None:
             if time.monotonic() > deadline:
                 seen = f"{dict(self._book.counts)}, {self._book.faults[:5]}"
-                raise AssertionError(f"no service after: {kind}; clients saw {seen}")
+                said = log_tail(self._stack.web.log)
+                raise AssertionError(f"no service after: {kind}; clients saw {seen}\n{said}")
             time.sleep(0.005)
         self.damage.service_seconds.setdefault(kind, []).append(came - since)
         return came - since

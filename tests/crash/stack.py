@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,6 +50,9 @@ CREDITS: tuple[Mapping[str, Any], ...] = (
     {"project_id": "tight", "pool": "emergency", "total_amount_usd": "500.00", "reason": "storm"},
 )
 
+_NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv", ".valdrix", ".*_cache", ".hypothesis", "__pycache__", "docs"
+)
 _NOT_PASSED_ON = ("DATABASE_", "REDIS_", "CELERY_", "DJANGO_", "VALDRIX_", "PYTEST_", "MAKE")
 
 
@@ -57,6 +62,7 @@ class Stack:
 
     server: EmbeddedPostgres
     web: Child
+    code: Path
     environment: Mapping[str, str]
     port: int
     owner_key: str
@@ -83,7 +89,7 @@ class Stack:
         """Run a Python program on this database."""
         return subprocess.run(
             [sys.executable, *arguments],
-            cwd=project_directory(),
+            cwd=self.code,
             env=dict(self.environment),
             capture_output=True,
             text=True,
@@ -97,7 +103,7 @@ def running_stack() -> Iterator[Stack]:
 
     Call it from the main thread: the programs end with the thread that started them.
     """
-    with throwaway_postgres() as server:
+    with throwaway_postgres() as server, _copied_code() as code:
         environment = _environment(server)
         state = server.log.parent.parent
         port = free_port(0)
@@ -106,9 +112,9 @@ def running_stack() -> Iterator[Stack]:
             "web server",
             (sys.executable, "-m", "gunicorn", *options),
             state / "logs" / "web.log",
-            project_directory(),
+            code,
         )
-        made = Stack(server, web, environment, port, owner_key="", member_key="")
+        made = Stack(server, web, code, environment, port, owner_key="", member_key="")
         _succeed(made.manage("migrate", "--noinput"))
         web.start(environment)
         try:
@@ -116,7 +122,7 @@ def running_stack() -> Iterator[Stack]:
             _wait_until_ready(port, web.log)
             owner_key = re.findall(r"api key: (\S+)", _succeed(tenant))[0]
             member_key = _open_shop(Target(port, owner_key))
-            yield Stack(server, web, environment, port, owner_key, member_key)
+            yield Stack(server, web, code, environment, port, owner_key, member_key)
         finally:
             assert web.process is not None
             end(web.process)
@@ -129,6 +135,16 @@ def children_of(pid: int) -> list[int]:
     ).stdout
     rows = (line.split() for line in listing.splitlines())
     return [int(one) for one, parent, state in rows if int(parent) == pid and state[0] != "Z"]
+
+
+@contextmanager
+def _copied_code() -> Iterator[Path]:
+    """Copy the code: a worker that replaces a killed one must not load what was edited since."""
+    directory = Path(tempfile.mkdtemp(prefix="valdrix-crash-"))
+    try:
+        yield shutil.copytree(project_directory(), directory / "code", ignore=_NOT_COPIED)
+    finally:
+        shutil.rmtree(directory)
 
 
 def _environment(server: EmbeddedPostgres) -> dict[str, str]:

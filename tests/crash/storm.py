@@ -30,6 +30,7 @@ from tests.crash.faults import (
     WORKER,
     Chaos,
 )
+from tests.crash.rendering import render_page
 from tests.crash.stack import Stack, running_stack
 
 SERVICE_LIMIT_SECONDS = 5.0
@@ -266,7 +267,7 @@ def _describe(stack: Stack) -> dict[str, Any]:
 def main() -> int:
     """Run the full form and return the exit code: 0 passed, 1 failed."""
     parser = argparse.ArgumentParser(prog="make storm-crash", description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures here, and a page beside them")
     parser.add_argument("--short", action="store_true", help="run the suite's short form")
     options = parser.parse_args()
 
@@ -279,6 +280,7 @@ def main() -> int:
     say(document)
     if options.json:
         options.json.write_text(document + "\n")
+        options.json.with_suffix(".md").write_text(render_page(asdict(report)))
     say("FAILED" if report.problems else "passed: nothing that was acknowledged is lost or changed")
     return 1 if report.problems else 0
 

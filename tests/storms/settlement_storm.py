@@ -23,6 +23,7 @@ FIRST, SECOND, OVERDUE, CONFIRM = "first", "second", "overdue", "confirm"
 ACTUAL = {FIRST: "3.00", SECOND: "9.50"}
 RESERVED_USD = Decimal("7.00")
 LOSES = "reservation_not_active"
+RESERVATIONS_A_JOB = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +117,17 @@ def reserve(world: World, sender: Sender, scale: Scale, wave: range) -> list[str
 
 
 def build_blows(chance: random.Random, decisions: list[str]) -> list[Blow]:
-    """Return every blow of a wave: those at one reservation next to one another, in any order."""
-    blows = []
+    """Return every blow of a wave: those at one reservation next to one another, in any order.
+
+    The overdue job hits all reservations at once; where it comes in is left to chance.
+    """
+    groups = [[Blow(OVERDUE, None)] for _ in range(max(2, len(decisions) // RESERVATIONS_A_JOB))]
     for decision_id in decisions:
-        kinds = [FIRST, SECOND, OVERDUE, *([CONFIRM] if chance.random() < 0.5 else [])]
+        kinds = [FIRST, SECOND, *([CONFIRM] if chance.random() < 0.5 else [])]
         chance.shuffle(kinds)
-        blows += [Blow(kind, None if kind == OVERDUE else decision_id) for kind in kinds]
-    return blows
+        groups.append([Blow(kind, decision_id) for kind in kinds])
+    chance.shuffle(groups)
+    return [blow for group in groups for blow in group]
 
 
 def strike(world: World, sender: Sender, blow: Blow) -> Answer:

@@ -29,6 +29,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     # 409: state or key conflict
     "api_key_not_active": 409,
     "approval_not_applicable": 409,
+    "approval_pending": 409,
     "budget_exists": 409,
     "ceiling_exceeded": 409,
     "gate_lock_contended": 409,

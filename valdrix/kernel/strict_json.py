@@ -21,12 +21,24 @@ class StrictJsonError(ValueError):
     code = "malformed_json"
 
 
-def loads(body: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
+class TooManyValuesError(StrictJsonError):
+    """The document holds more values than its reader takes."""
+
+
+def loads(body: bytes, *, max_depth: int = MAX_DEPTH, max_values: int | None = None) -> Any:
     """Parse one JSON document.
 
     :param max_depth: how many containers may be nested.
+    :param max_values: how many values it may hold, a third of them containers, judged before it
+        is parsed by its commas and brackets, those inside strings included; None takes any number.
+    :raises TooManyValuesError: for more; nothing was parsed.
     :raises StrictJsonError: with a message that names the fault and echoes no value.
     """
+    if max_values is not None and len(body) > max_values:
+        containers = body.count(b"{") + body.count(b"[")
+        # A container costs a multiple of a plain value, so that fewer of them are taken.
+        if containers * 3 > max_values or containers + body.count(b",") > max_values:
+            raise TooManyValuesError(f"holds more than {max_values} values")
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import IO, Any, Final, Protocol
 
 from django.http import HttpRequest, HttpResponse
+from rest_framework.exceptions import UnsupportedMediaType
 from rest_framework.parsers import BaseParser
 
 from valdrix.kernel import strict_json
@@ -13,6 +14,8 @@ from valdrix.kernel.http.problem_response import problem_response
 from valdrix.kernel.problems import Refused
 
 MAX_BODY_BYTES: Final = 10 * 1024 * 1024
+MAX_BODY_VALUES: Final = 100_000
+"""How many values a JSON body may hold: what takes the time and the memory is their number."""
 _DRAIN_LIMIT_BYTES: Final = 160 * 1024 * 1024
 _CHUNK_BYTES: Final = 1024 * 1024
 
@@ -40,7 +43,8 @@ class MalformedBody(Refused):
 class StrictJsonParser(BaseParser):
     """Parses ``application/json`` with the strict parser, within the view's bound.
 
-    A view sets ``max_body_bytes`` to take more or less than 10 MiB.
+    A view sets ``max_body_bytes`` to take more or less than 10 MiB, and ``max_body_values`` to
+    take more or fewer than 100,000 values.
     """
 
     media_type = "application/json"
@@ -57,11 +61,15 @@ class StrictJsonParser(BaseParser):
         :raises MalformedBody: when it is not strict JSON.
         """
         context = parser_context or {}
+        _refuse_encoding(context)
         limit = getattr(context.get("view"), "max_body_bytes", MAX_BODY_BYTES)
         declared = _declared_length(context)
         body = read_bounded(stream, declared_bytes=declared, limit_bytes=limit)
+        values = getattr(context.get("view"), "max_body_values", MAX_BODY_VALUES)
         try:
-            return strict_json.loads(body)
+            return strict_json.loads(body, max_values=values)
+        except strict_json.TooManyValuesError as error:
+            raise BodyTooLarge(f"The body {error}.") from None
         except strict_json.StrictJsonError as error:
             raise MalformedBody(
                 f"The body is {error}."
@@ -103,6 +111,24 @@ def refuse_unknown_length(request: HttpRequest) -> HttpResponse | None:
     if "HTTP_TRANSFER_ENCODING" not in request.META:
         return None
     return problem_response("length_required", "Send the body with a Content-Length.")
+
+
+def _refuse_encoding(context: Mapping[str, Any]) -> None:
+    """Refuse a body that says it is compressed, or in another charset than UTF-8.
+
+    :raises UnsupportedMediaType: for what this parser would read as something else (415).
+    """
+    request = context.get("request")
+    if request is None:
+        return
+    coding = request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+    charset = request.content_type.lower().partition("charset=")[2].strip(' "')
+    if coding not in {"", "identity"} or charset.partition(";")[0].strip(' "') not in {
+        "",
+        "utf-8",
+        "utf8",
+    }:
+        raise UnsupportedMediaType(request.content_type)
 
 
 def _declared_length(context: Mapping[str, Any]) -> int | None:
