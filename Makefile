@@ -76,3 +76,9 @@ endef
 # Kills workers, database sessions and the database under load; figures: docs/ops/crash-storm.md.
 storm-crash: $(DEV_STAMP)
 	@$(VENV)/bin/python -m tests.crash.storm --json docs/ops/crash-storm.json
+
+# make storm        the storms and the money model in full (minutes): writes docs/ops/storms.md
+.PHONY: storm
+storm: $(DEV_STAMP)
+	@VALDRIX_STORM=1 $(VENV)/bin/python -m pytest -p no:randomly -s --durations=0 \
+		tests/concurrency/test_storms.py tests/concurrency/test_money_machine.py

@@ -19,13 +19,43 @@ SELECT c.family_id FROM billing_reservation r JOIN billing_charge c ON c.id = r.
  WHERE r.tenant_id = %s AND r.decision_id = %s
 """
 # The first charge is locked by itself and first: it is what makes one settlement of many win.
-_LOCK_FIRST: Final = """
-SELECT id, state, is_shadow, project_id, environment, confirmed_at FROM billing_charge
- WHERE tenant_id = %s AND id = %s FOR UPDATE
+_CLAIM: Final = """
+SELECT id FROM billing_charge WHERE tenant_id = %s AND id = %s FOR UPDATE SKIP LOCKED
 """
-_LOCK_OTHERS: Final = """
-SELECT id FROM billing_charge WHERE tenant_id = %s AND family_id = %s AND id <> family_id
- ORDER BY id FOR UPDATE
+# Its charges, and the ones of other families that its members took a part of, with their first
+# charges. Nothing joins a family without its first charge's lock.
+_LOCK: Final = """
+WITH member AS (
+    SELECT r.parent_charge_id AS id FROM billing_reservation r
+      JOIN billing_charge c ON c.id = r.charge_id
+     WHERE c.tenant_id = %(tenant)s AND c.family_id = %(family)s AND r.state = 'active'
+       AND r.parent_charge_id IS NOT NULL
+), wanted AS (
+    SELECT c.id FROM billing_charge c
+     WHERE c.tenant_id = %(tenant)s AND c.family_id = %(family)s
+    UNION SELECT id FROM member
+    UNION SELECT c.family_id FROM billing_charge c JOIN member ON member.id = c.id)
+SELECT id FROM billing_charge WHERE id IN (SELECT id FROM wanted)
+ ORDER BY (id <> family_id), id FOR UPDATE
+"""
+_FIRST: Final = """
+SELECT id, state, is_shadow, project_id, environment, confirmed_at FROM billing_charge
+ WHERE tenant_id = %s AND id = %s
+"""
+_ELSEWHERE: Final = """
+SELECT coalesce(sum(r.taken_usd), 0) FROM billing_reservation r
+  JOIN billing_charge c ON c.id = r.charge_id
+  JOIN billing_charge p ON p.id = r.parent_charge_id
+ WHERE r.tenant_id = %s AND c.family_id = %s AND r.state = 'active' AND p.family_id <> c.family_id
+"""
+# A released decision gives back what it took; a settled one has spent it.
+_GIVE_BACK: Final = """
+UPDATE billing_charge p SET taken_usd = p.taken_usd - t.taken
+  FROM (SELECT r.parent_charge_id AS id, sum(r.taken_usd) AS taken FROM billing_reservation r
+          JOIN billing_charge c ON c.id = r.charge_id
+         WHERE c.tenant_id = %(tenant)s AND c.family_id = %(family)s AND r.state = 'active'
+           AND r.parent_charge_id IS NOT NULL GROUP BY r.parent_charge_id) AS t
+ WHERE p.id = t.id
 """
 _MEMBERS: Final = """
 SELECT r.decision_id FROM billing_reservation r JOIN billing_charge c ON c.id = r.charge_id
@@ -144,12 +174,15 @@ def lock_family(
     """
     transaction_required()
     with connection.cursor() as cursor:
-        suffix = " SKIP LOCKED" if skip_locked else ""
-        cursor.execute(_LOCK_FIRST + suffix, [tenant_id, family_id])
+        if skip_locked:
+            cursor.execute(_CLAIM, [tenant_id, family_id])
+            if cursor.fetchone() is None:
+                return None
+        cursor.execute(_LOCK, {"tenant": tenant_id, "family": family_id})
+        cursor.execute(_FIRST, [tenant_id, family_id])
         row = cursor.fetchone()
         if row is None:
             return None
-        cursor.execute(_LOCK_OTHERS, [tenant_id, family_id])
         cursor.execute(_MEMBERS, [tenant_id, family_id])
         members = tuple(member for (member,) in cursor.fetchall())
     first, state, is_shadow, project_id, environment, confirmed_at = row
@@ -162,6 +195,14 @@ def lock_family(
         confirmed_at=confirmed_at,
         decision_ids=members,
     )
+
+
+def read_elsewhere(tenant_id: uuid.UUID, family_id: uuid.UUID) -> Decimal:
+    """Return what a locked family's members took of charges of other families, US dollars."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ELSEWHERE, [tenant_id, family_id])
+        taken: Decimal = cursor.fetchone()[0]
+    return taken
 
 
 def lock_open_lines(tenant_id: uuid.UUID, family_id: uuid.UUID) -> list[OpenLine]:
@@ -217,6 +258,8 @@ def write_settlement(
         cursor.execute(_OPEN_MONTHS, months)
         cursor.execute(_POST_MONTHS, months)
         cursor.execute(_RELEASE_ACCOUNTS, _account_columns(family, settlement))
+        if state == "released":
+            cursor.execute(_GIVE_BACK, {"tenant": tenant_id, "family": family.family_id})
         cursor.execute(_CLOSE, {"tenant": tenant_id, "family": family.family_id, "state": state})
 
 

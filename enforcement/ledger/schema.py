@@ -73,10 +73,6 @@ BEGIN
           sha256(head.entry_hash || convert_to(NEW.canonical, 'UTF8'))
        -- Only canonical text with all members and no others: nothing that no verifier accepts.
        OR NEW.canonical IS DISTINCT FROM enforcement_canonical_ledger_entry(entry)
-       OR (entry->>'event' IN ('decision_made', 'reserved') AND NOT EXISTS (
-            SELECT 1 FROM enforcement_decision d
-             WHERE d.id = (entry->>'decision_id')::uuid AND d.tenant_id = NEW.tenant_id
-               AND d.decision = entry->>'decision'))
     THEN
         RAISE EXCEPTION 'the entry does not continue the ledger after sequence %',
             coalesce(head.sequence, 0) USING ERRCODE = 'VX003';

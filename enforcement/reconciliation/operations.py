@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import orjson
-from django.db import IntegrityError
+from django.db import IntegrityError, OperationalError
 
 from billing.reservations import families
 from billing.reservations.families import Family
@@ -34,12 +34,13 @@ from enforcement.reconciliation.domain import (
     build_result,
     find_exception_reason,
 )
+from governance.approvals.operations import expire_pending
 from governance.approvals.queries import is_any_pending
 from governance.audit.operations import Actor
 from governance.incidents.operations import Sighting, open_incident
 from governance.policies.queries import read_live_policy
 from valdrix.kernel.canonical import sha256_hex
-from valdrix.kernel.db import reading, transaction
+from valdrix.kernel.db import reading, sqlstate_of, transaction
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.metrics import RECONCILIATIONS
 from valdrix.kernel.money import ZERO, to_text
@@ -50,6 +51,8 @@ log = logging.getLogger("valdrix.reconciliation")
 _KEY_CONSTRAINT: Final = "billing_settlement_key_once"
 INCONSISTENT: Final = "settlement_inconsistent"
 _CLAIM_BATCH: Final = 100
+_NOT_HAD: Final = frozenset({"55P03", "40P01"})
+"""A lock that was not had in time, and a deadlock that was broken."""
 
 
 class ReservationNotActive(Refused):
@@ -129,6 +132,7 @@ def reconcile(*, actor: Actor, actuals: Actuals) -> tuple[dict[str, Any], bool]:
     :raises NotFound: no such decision.
     :raises IdempotencyKeyReused: the key was used with another payload.
     :raises ReservationNotActive: settled or released before.
+    :raises ApprovalPending: nobody has approved it yet.
     :raises SettlementInconsistent: its lines do not add up; nothing changed, an incident is open.
     """
     try:
@@ -143,6 +147,8 @@ def reconcile(*, actor: Actor, actuals: Actuals) -> tuple[dict[str, Any], bool]:
                 return earlier, True
             _check_active(family, actuals.decision_id)
             assert family is not None
+            if is_any_pending(actor.tenant_id, family.decision_ids):
+                raise ApprovalPending("The change waits for its approval; nothing can be settled.")
             order = _Order(
                 settlement_id=actuals.settlement_id,
                 decision_id=actuals.decision_id,
@@ -194,12 +200,14 @@ class _Order:
     notes: str = ""
     idempotency_key: str | None = None
     payload_sha256: str | None = None
+    expired_approvals: tuple[uuid.UUID, ...] = ()
 
 
 def _settle(actor: Actor, family: Family, order: _Order, actual: Decimal) -> dict[str, Any]:
     """Settle a locked family: lines, months, accounts, record, and the ledger last."""
     lines = families.lock_open_lines(actor.tenant_id, family.family_id)
-    settlement = settle(lines, actual_usd=actual)
+    elsewhere = families.read_elsewhere(actor.tenant_id, family.family_id)
+    settlement = settle(lines, actual_usd=actual, elsewhere_usd=elsewhere)
     terms = read_live_policy(actor.tenant_id).policy.reservations
     reason = None
     if order.trigger == MANUAL:
@@ -212,12 +220,17 @@ def _settle(actor: Actor, family: Family, order: _Order, actual: Decimal) -> dic
         trigger=order.trigger,
         exception_reason=reason,
     )
-    families.write_settlement(
-        tenant_id=actor.tenant_id,
-        family=family,
-        settlement=settlement,
-        state=RELEASED if order.trigger == AUTO_RELEASE else SETTLED,
-    )
+    try:
+        families.write_settlement(
+            tenant_id=actor.tenant_id,
+            family=family,
+            settlement=settlement,
+            state=RELEASED if order.trigger == AUTO_RELEASE else SETTLED,
+        )
+    except (IntegrityError, families.LinesMoved) as error:
+        raise SettlementInconsistent(
+            "The kept totals do not hold what the reservation's lines say; nothing was changed."
+        ) from error
     _record(actor, family, order, (settlement, result))
     event = ledger.RELEASED if order.trigger == AUTO_RELEASE else ledger.RECONCILED
     RECONCILIATIONS.labels(order.trigger, result["status"]).inc()
@@ -232,7 +245,18 @@ def _settle(actor: Actor, family: Family, order: _Order, actual: Decimal) -> dic
         )
         for member in family.decision_ids
     ]
-    append(tenant_id=actor.tenant_id, facts=facts)
+    ended = [
+        _facts(
+            actor,
+            family,
+            order.decision_id,
+            event=ledger.APPROVAL_EXPIRED,
+            approval_request_id=approval_id,
+            approval_status="expired",
+        )
+        for approval_id in order.expired_approvals
+    ]
+    append(tenant_id=actor.tenant_id, facts=[*ended, *facts])
     return result
 
 
@@ -325,6 +349,11 @@ def _settle_overdue(actor: Actor, family_id: uuid.UUID) -> str | None:
             family = families.lock_family(actor.tenant_id, family_id, skip_locked=True)
             if family is None or not _is_due(actor, family):
                 return None
+            expired = expire_pending(
+                tenant_id=actor.tenant_id, decision_ids=family.decision_ids, at=actor.at
+            )
+            if expired is None:
+                return None
             is_confirmed = family.confirmed_at is not None
             lines = families.lock_open_lines(actor.tenant_id, family_id)
             reserved = sum((own for own in _own_parts(lines).values()), ZERO)
@@ -332,12 +361,17 @@ def _settle_overdue(actor: Actor, family_id: uuid.UUID) -> str | None:
                 settlement_id=new_id(),
                 decision_id=family.decision_ids[0],
                 trigger=AUTO if is_confirmed else AUTO_RELEASE,
+                expired_approvals=expired,
             )
             _settle(actor, family, order, reserved if is_confirmed else ZERO)
             return "posted" if is_confirmed else "released"
     except SettlementInconsistent as error:
         _report(actor, family_id, error)
         return "inconsistent"
+    except OperationalError as error:
+        if sqlstate_of(error) not in _NOT_HAD:
+            raise
+        return None  # Another worker holds what this family needs; the next run finds it again.
 
 
 def _own_parts(lines: list[Any]) -> dict[uuid.UUID, Decimal]:

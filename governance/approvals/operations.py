@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -12,6 +13,8 @@ from django.db import connection
 from psycopg.types.json import Jsonb
 
 from governance.approvals.domain import Routing
+from governance.approvals.models import EXPIRED, PENDING, Approval
+from governance.approvals.queries import lock_pending
 from valdrix.kernel.db import transaction_required
 
 _OPEN = """
@@ -123,3 +126,21 @@ def open_approval(*, order: ApprovalOrder) -> OpenedApproval:
 
 class ApprovalMoved(RuntimeError):
     """A pending approval ended between two statements; the gate fails safe and is asked again."""
+
+
+def expire_pending(
+    *, tenant_id: uuid.UUID, decision_ids: Collection[uuid.UUID], at: datetime
+) -> tuple[uuid.UUID, ...] | None:
+    """Expire the pending approvals of these decisions whose time is over.
+
+    :return: which ones ended, or None, and nothing changed, when one of them still has time left:
+        whoever may decide it may yet.
+    :raises NotInTransaction: outside a transaction.
+    """
+    transaction_required()
+    pending = lock_pending(tenant_id, decision_ids)
+    if any(approval.expires_at > at for approval in pending):
+        return None
+    ended = tuple(approval.pk for approval in pending)
+    Approval.objects.filter(pk__in=ended, status=PENDING).update(status=EXPIRED, closed_at=at)
+    return ended

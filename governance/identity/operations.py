@@ -172,10 +172,7 @@ def remove_member(*, actor: Actor, person_id: int) -> None:
     with transaction(actor.tenant_id):
         membership = _lock_member(actor, person_id, keeps_owner=False)
         _audit_member(actor, "member.remove", membership, before=membership.role, after=None)
-        keys = ApiKey.objects.filter(
-            tenant_id=actor.tenant_id, person_id=person_id, revoked_at__isnull=True
-        )
-        for key in keys.order_by("pk").select_for_update(of=("self",)):
+        for key in queries.lock_live_keys(actor.tenant_id, person_id):
             before = _shown(key)
             key.revoked_at = actor.at
             key.save(update_fields=["revoked_at"])

@@ -157,3 +157,10 @@ def lock_memberships(tenant_id: uuid.UUID, person_id: int) -> dict[int, Membersh
     owners = people.filter(role=OWNER, user__is_active=True)
     rows = (owners | people.filter(user_id=person_id)).select_for_update(of=("self",))
     return {row.user_id: row for row in rows.order_by("pk")}
+
+
+def lock_live_keys(tenant_id: uuid.UUID, person_id: int) -> list[ApiKey]:
+    """Lock and return the keys of a person that are not revoked, in primary-key order."""
+    transaction_required()
+    rows = ApiKey.objects.filter(tenant_id=tenant_id, person_id=person_id, revoked_at__isnull=True)
+    return list(rows.order_by("pk").select_for_update(of=("self",)))

@@ -27,6 +27,7 @@ PUBLIC = {
     "/health",
     "/health/live",
     "/health/ready",
+    "/metrics",
 }
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 VALUES = {"int": "1", "uuid": str(uuid.UUID(int=1)), "str": "x", "slug": "x", "path": "x"}

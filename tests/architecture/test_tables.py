@@ -29,6 +29,7 @@ SHARED = {
     "governance_user_user_permissions",
 }
 APPEND_ONLY = {
+    "billing_cost_ingestion",
     "billing_settlement",
     "enforcement_decision",
     "enforcement_ledger_entry",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from billing.accounts import locking
 from tests.factories.tenants import World
 from tests.storms import key_storm, report, settlement_storm, thread_storm
 from tests.storms.senders import InProcess, Sender, gunicorn
@@ -64,3 +65,16 @@ def test_settlement_storm(tenant: World, sender: Sender) -> None:
         else settlement_storm.Scale(reservations=30, wave=10, threads=8, seed=SEED)
     )
     keep("settlements", "Settled by everybody", settlement_storm.run(tenant, sender, scale))
+
+
+def test_the_thread_storm_notices_gates_that_take_no_lock(
+    tenant: World, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.GATE_TIME_BUDGET_MS = settings.GATE_LOCK_TIMEOUT_MS = 30_000
+    locked = locking._select
+    monkeypatch.setattr(
+        locking, "_select", lambda scope, now, locking: locked(scope, now=now, locking="")
+    )
+
+    with pytest.raises(AssertionError, match=r"over a limit|no longer so"):
+        thread_storm.run(tenant, InProcess(), thread_storm.Scale(calls=200, threads=16, seed=SEED))

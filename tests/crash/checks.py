@@ -109,7 +109,7 @@ def _run(command: str, problems: list[str]) -> str:
     """Run a command of `manage.py`; return the first line that it printed."""
     printed = io.StringIO()
     try:
-        call_command(command, "--tenant", SLUG, stdout=printed, stderr=printed)
+        call_command(command, "--tenant", SLUG, stdout=printed, stderr=io.StringIO())
     except CommandError as error:
         problems.append(f"manage.py {command}: {error}: {printed.getvalue()}")
     lines = printed.getvalue().splitlines() or [""]

@@ -7,8 +7,8 @@ from typing import Any
 _PAGE = """\
 # Crash storm
 
-`make storm-crash` makes this page and [crash-storm.json](crash-storm.json); about five minutes. A
-short form runs in `make test` (`tests/crash/test_crash_short.py`), and the cut connections of
+`make storm-crash` makes this page and [crash-storm.json](crash-storm.json); three to six minutes.
+A short form runs in `make test` (`tests/crash/test_crash_short.py`), and the cut connections of
 `tests/crash/test_cut_connections.py` with it.
 
 A new durable PostgreSQL, gunicorn with {workers} sync workers as `make run` starts it, a tenant with

@@ -54,7 +54,7 @@ SELECT c.id, c.held_usd, c.taken_usd, c.family_held_usd FROM billing_charge c
        c.held_usd <> coalesce((SELECT sum(r.own_usd + r.taken_usd) FROM billing_reservation r
                                 WHERE r.charge_id = c.id AND r.state = 'active'), 0)
     OR c.taken_usd <> coalesce((SELECT sum(r.taken_usd) FROM billing_reservation r
-                                 WHERE r.parent_charge_id = c.id AND r.state = 'active'), 0)
+                                 WHERE r.parent_charge_id = c.id AND r.state <> 'released'), 0)
     OR c.own_usd <> coalesce((SELECT sum(r.own_usd) FROM billing_reservation r
                                WHERE r.charge_id = c.id AND r.state = 'active'), 0)
     OR c.taken_usd > c.own_usd

@@ -19,7 +19,7 @@ import pytest
 from django.db import DatabaseError, connection, connections, models
 from psycopg import sql
 
-from billing.models import SettlementRecord
+from billing.models import CostIngestion, SettlementRecord
 from enforcement.ledger.domain import (
     COLUMNS,
     ChainVerifier,
@@ -55,6 +55,7 @@ APPEND_ONLY_MODELS = (
     ForcedMode,
     AuditEntry,
     SettlementRecord,
+    CostIngestion,
 )
 
 each_append_only_table = pytest.mark.parametrize(

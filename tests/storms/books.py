@@ -22,6 +22,7 @@ from valdrix.kernel.db import reading, snapshot_reading
 
 CREDITS = {"reserved_credit", "emergency_credit"}
 CHUNK = 500
+STALE = "decided on what was no longer so"
 
 
 def check_books(tenant_id: uuid.UUID) -> dict[str, int]:
@@ -48,15 +49,17 @@ class Totals:
         """Check that a decision saw exactly what the decisions before it on the ledger left."""
         accounts = context.accounts
         for budget in accounts.budgets:
-            assert budget.pending_usd == self.held[budget.account_id], budget
-        assert accounts.exposure.pending_usd == self.held[accounts.exposure.account_id]
+            assert budget.pending_usd == self.held[budget.account_id], f"{STALE}: {budget}"
+        exposure = accounts.exposure
+        assert exposure.pending_usd == self.held[exposure.account_id], f"{STALE}: {exposure}"
         project = context.gate_input.project_id
         expected = {
             grant: total - self.held[grant]
             for grant, (total, bound_to) in self.grants.items()
             if bound_to in {None, project} and total > self.held[grant]
         }
-        assert {one.account_id: one.remaining_usd for one in accounts.grants} == expected
+        seen = {one.account_id: one.remaining_usd for one in accounts.grants}
+        assert seen == expected, f"{STALE}: {seen}, not {expected}"
 
     def apply(self, outcome: Outcome) -> None:
         """Add what a decision holds."""

@@ -85,13 +85,13 @@ def run(world: World, sender: Sender, scale: Scale) -> dict[str, Any]:
             ),
         )
 
+    assert not observer.violations, f"over a limit when looked at: {observer.violations[:3]}"
     tally = check_answers(answers)
     found = replay(world.id, explaining=True)
     assert found.decisions + Counter({"DENY": found.fail_safe.total()}) == Counter(
         answer.body["decision"] for answer in answers
     )
     check_held(world.id, found.totals)
-    assert observer.violations == []
     figures = {
         "calls": scale.calls,
         "threads": scale.threads,

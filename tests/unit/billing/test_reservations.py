@@ -53,5 +53,13 @@ def test_a_run_cannot_spell_a_change() -> None:
     [("100", "0", "100"), ("100", "99.9999", "0.0001"), ("100", "100", "0"), ("40", "100", "0")],
 )
 def test_each_part_of_a_charge_is_taken_once(held: str, taken: str, unspent: str) -> None:
-    charge = ChargeState(uuid.UUID(int=2), uuid.UUID(int=2), usd(held), usd(taken), True)
+    charge = ChargeState(
+        charge_id=uuid.UUID(int=2),
+        family_id=uuid.UUID(int=2),
+        # What it took of its own parent is held and is not its to give.
+        held_usd=usd(held) + usd("7"),
+        own_usd=usd(held),
+        taken_usd=usd(taken),
+        change_is_computed=True,
+    )
     assert charge.unspent_usd == usd(unspent)

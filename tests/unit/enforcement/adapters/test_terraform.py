@@ -202,7 +202,7 @@ def test_keys_of_the_generic_gate():
 def test_keys_of_the_preflight():
     found = preflight()
     assert found.idempotency_key == "terraform:run-1:post_plan"
-    assert found.idempotency_namespace == "terraform.preflight"
+    assert found.idempotency_namespace == "terraform.preflight:shop"
     found = preflight(idempotency_key="terraform:run-1:post_plan")
     assert found.idempotency_namespace == "caller"
     assert preflight("header", idempotency_key="body").idempotency_key == "header"
