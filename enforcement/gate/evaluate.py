@@ -51,13 +51,22 @@ from enforcement.idempotency.operations import Claim, claim_key
 from governance.approvals.operations import ApprovalOrder, OpenedApproval, open_approval
 from governance.policies.governing import GoverningPolicy
 from governance.policies.queries import read_governing_policy
-from valdrix.kernel.db import TimeLimits, reading, sqlstate_of, transaction
+from valdrix.kernel.db import (
+    TimeLimits,
+    drop_lost_connection,
+    is_database_down,
+    reading,
+    sqlstate_of,
+    transaction,
+)
 from valdrix.kernel.metrics import GATE_DECISIONS, GATE_FAILURES, GATE_LATENCY
 from valdrix.kernel.problems import Refused
 
 log = logging.getLogger("valdrix.gate")
 
 _POLICY_ATTEMPTS: Final = 3
+_RECORDING_ATTEMPTS: Final = 2
+"""A COMMIT that was still on its way may land during the first attempt; the second finds it."""
 _RECORDING: Final = TimeLimits(lock_timeout_ms=200, statement_timeout_ms=500)
 """A fail-safe outcome is recorded quickly or not at all: the caller has waited already."""
 
@@ -313,7 +322,8 @@ def _build_record(ask: Ask, context: GateContext, outcome: Outcome, timer: Timer
 
 def _fail_safe(ask: Ask, reason: str, timer: Timer) -> dict[str, Any]:
     """Answer what cannot be evaluated, and record it when the database still answers."""
-    if not ask.request.dry_run:
+    drop_lost_connection()
+    for _ in range(0 if ask.request.dry_run else _RECORDING_ATTEMPTS):
         try:
             with transaction(ask.tenant_id, limits=_RECORDING):
                 # A connection that broke at COMMIT leaves it open whether the decision stands;
@@ -324,6 +334,8 @@ def _fail_safe(ask: Ask, reason: str, timer: Timer) -> dict[str, Any]:
                 return _record_fail_safe(ask, reason, _read_policy(ask), timer)
         except Exception as error:
             log.warning("a fail-safe outcome could not be recorded", exc_info=error)
+            if is_database_down(error):
+                break
     governing_or_none = last_known.find(ask.tenant_id)
     return build_response(_fail_safe_record(ask, reason, governing_or_none, timer))
 

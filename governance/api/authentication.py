@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from governance.api.remembered import remembered
 from governance.identity.domain import ApiKeyText, Principal, read_key_text
 from governance.identity.queries import find_key_principal
-from valdrix.kernel.db import is_database_down
+from valdrix.kernel.db import drop_lost_connection, is_database_down
 from valdrix.kernel.metrics import AUTH_ATTEMPTS
 
 _SCHEME: Final = "bearer"
@@ -52,8 +52,9 @@ class ApiKeyAuthentication(BaseAuthentication):
         """
         try:
             principal = find_key_principal(key)
-        except DatabaseError as error:
+        except (DatabaseError, InterfaceError) as error:
             known = remembered.find(key.digest) if is_database_down(error) else None
+            drop_lost_connection()
             if known is None:
                 raise
             return known

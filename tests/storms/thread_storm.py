@@ -25,16 +25,16 @@ BUDGETS: tuple[tuple[str, dict[str, str]], ...] = (
     ("0.18", {"project_id": "alpha", "environment": "prod"}),
     ("0.18", {"project_id": "alpha", "environment": "nonprod"}),
     ("0.08", {"project_id": "alpha", "team": "web"}),
-    ("0.28", {"project_id": "beta"}),
+    ("0.34", {"project_id": "beta"}),
     ("0.16", {"project_id": "beta", "environment": "nonprod"}),
-    ("0.26", {"project_id": "gamma"}),
+    ("0.40", {"project_id": "gamma"}),
     ("0.12", {"project_id": "gamma", "team": "data"}),
 )
 GRANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("reserved", "0.05", {"project_id": "alpha"}),
-    ("reserved", "0.09", {}),
-    ("reserved", "0.02", {"priority": 5}),
-    ("emergency", "0.06", {}),
+    ("reserved", "0.03", {"project_id": "alpha"}),
+    ("reserved", "0.04", {}),
+    ("reserved", "0.01", {"priority": 5}),
+    ("emergency", "0.03", {}),
 )
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from django.db import DatabaseError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.db import transaction as _django
 
 
@@ -28,6 +28,9 @@ class TimeLimits:
 ORDINARY: Final = TimeLimits(lock_timeout_ms=2_000, statement_timeout_ms=30_000)
 LONG_READ: Final = TimeLimits(lock_timeout_ms=2_000, statement_timeout_ms=0)
 """For exports and verifications, which read for as long as there are rows."""
+
+
+_IDLE_TIMEOUT_MS: Final = 60_000
 
 
 class NotInTransaction(RuntimeError):
@@ -116,12 +119,22 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 def is_database_down(error: BaseException) -> bool:
     """Tell whether an error means that the database cannot be talked to at all."""
-    if not isinstance(error, DatabaseError):
+    if not isinstance(error, DatabaseError | InterfaceError):
         return False
     state = sqlstate_of(error)
     if state is None:
-        return isinstance(error, OperationalError) or type(error).__name__ == "InterfaceError"
+        return isinstance(error, OperationalError | InterfaceError)
     return state.startswith("08") or state in {"57P01", "57P02", "57P03", "53300"}
+
+
+def drop_lost_connection() -> None:
+    """Drop this thread's connection where it is lost, so that the next statement opens another.
+
+    Django does this between requests only; a fail-safe answer wants it within one.
+    """
+    if not connection.in_atomic_block:
+        connection.errors_occurred = True
+        connection.close_if_unusable_or_obsolete()
 
 
 def _bind(tenant_id: uuid.UUID, limits: TimeLimits) -> None:
@@ -129,6 +142,13 @@ def _bind(tenant_id: uuid.UUID, limits: TimeLimits) -> None:
         cursor.execute(
             "SELECT set_config('valdrix.tenant', %s, true),"
             " set_config('lock_timeout', %s, true),"
-            " set_config('statement_timeout', %s, true)",
-            [str(tenant_id), str(limits.lock_timeout_ms), str(limits.statement_timeout_ms)],
+            " set_config('statement_timeout', %s, true),"
+            # Locks of a caller that went silent in the middle are not held for longer than that.
+            " set_config('idle_in_transaction_session_timeout', %s, true)",
+            [
+                str(tenant_id),
+                str(limits.lock_timeout_ms),
+                str(limits.statement_timeout_ms),
+                str(limits.statement_timeout_ms or _IDLE_TIMEOUT_MS),
+            ],
         )

@@ -31,7 +31,17 @@ def _database(name: str) -> dict[str, Any]:
         raise ImproperlyConfigured(f"{name} must be a postgresql:// URL")
     config["CONN_MAX_AGE"] = 60
     config["CONN_HEALTH_CHECKS"] = True
-    config.setdefault("OPTIONS", {}).update({"connect_timeout": 2, "application_name": "valdrix"})
+    config.setdefault("OPTIONS", {}).update(
+        {
+            "connect_timeout": 2,
+            "application_name": "valdrix",
+            # A server that is gone without a word is noticed within seconds.
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 5000,
+        }
+    )
     return config
 
 

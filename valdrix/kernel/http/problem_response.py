@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 
@@ -92,7 +92,7 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> HttpResponse:
         return problem_response("body_too_large", "The body is too large.")
     if isinstance(error, exceptions.APIException):
         return _from_api_exception(error)
-    if isinstance(error, DatabaseError):
+    if isinstance(error, DatabaseError | InterfaceError):
         return _from_database_error(error)
     log.exception("unhandled error", exc_info=error)
     return problem_response("internal_error", "Valdrix failed to answer; the fault is logged.")
@@ -113,7 +113,7 @@ def _from_api_exception(error: exceptions.APIException) -> HttpResponse:
     return problem_response(code, detail, headers=headers)
 
 
-def _from_database_error(error: DatabaseError) -> HttpResponse:
+def _from_database_error(error: DatabaseError | InterfaceError) -> HttpResponse:
     state = sqlstate_of(error)
     DB_ERRORS.labels((state or "none")[:2]).inc()
     if state == _LOCK_TIMEOUT:
