@@ -28,7 +28,8 @@ from unfold.forms import AuthenticationForm
 from unfold.sites import UnfoldAdminSite
 
 from billing.admin.reservations import ReservationAdmin
-from billing.models import Account, Reservation
+from billing.admin.settlements import SettlementAdmin
+from billing.models import Account, Reservation, SettlementRecord
 from enforcement.admin.accounts import AccountAdmin
 from enforcement.admin.decisions import DecisionAdmin
 from enforcement.admin.ledger import LedgerEntryAdmin
@@ -37,9 +38,10 @@ from enforcement.models import Decision, LedgerEntry
 from governance.admin.approvals import ApprovalAdmin
 from governance.admin.audit import AuditEntryAdmin
 from governance.admin.identity import ApiKeyAdmin
+from governance.admin.incidents import IncidentAdmin
 from governance.admin.policies import ForcedModeAdmin, PolicyVersionAdmin
 from governance.identity.queries import tenants_of
-from governance.models import ApiKey, Approval, AuditEntry, ForcedMode, PolicyVersion
+from governance.models import ApiKey, Approval, AuditEntry, ForcedMode, Incident, PolicyVersion
 from valdrix.kernel.admin import Seat, Tenancy, find_seat, seat_of
 from valdrix.kernel.db import reading, sqlstate_of
 
@@ -60,6 +62,7 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
             ("Budgets", "account_balance_wallet", "billing_account", "?kind=budget"),
             ("Credit grants", "redeem", "billing_account", "?kind=grant"),
             ("Reservations", "lock_clock", "billing_reservation", ""),
+            ("Settlements", "receipt_long", "billing_settlementrecord", ""),
         ),
     ),
     (
@@ -74,6 +77,7 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
         (
             ("Ledger", "link", "enforcement_ledgerentry", ""),
             ("Audit log", "manage_search", "governance_auditentry", ""),
+            ("Incidents", "report", "governance_incident", ""),
             ("API keys", "key", "governance_apikey", ""),
         ),
     ),
@@ -308,8 +312,10 @@ console.register(Decision, DecisionAdmin)
 console.register(LedgerEntry, LedgerEntryAdmin)
 console.register(Account, AccountAdmin)
 console.register(Reservation, ReservationAdmin)
+console.register(SettlementRecord, SettlementAdmin)
 console.register(Approval, ApprovalAdmin)
 console.register(AuditEntry, AuditEntryAdmin)
+console.register(Incident, IncidentAdmin)
 console.register(ApiKey, ApiKeyAdmin)
 console.register(ForcedMode, ForcedModeAdmin)
 console.register(PolicyVersion, PolicyVersionAdmin)

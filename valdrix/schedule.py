@@ -35,6 +35,7 @@ JOBS: Final[tuple[Job, ...]] = (
         _FIVE_MINUTES,
         singleton=False,
     ),
+    Job("expire-approvals", "valdrix.jobs.tasks.expire_all_approvals", 60, singleton=False),
     Job("check-integrity", "valdrix.jobs.tasks.check_all_integrity", _DAY, singleton=True),
     Job("verify-ledgers", "valdrix.jobs.tasks.verify_ledgers", _DAY, singleton=True),
     Job("clear-sessions", "valdrix.jobs.tasks.clear_sessions", _DAY, singleton=True),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from django.db import connection
 
-from billing.reservations.settlement import OpenLine, Settlement
+from billing.reservations.settlement import OpenLine, Settlement, settle
 from valdrix.kernel.db import transaction_required
 
 _FIND: Final = """
@@ -139,6 +139,41 @@ WITH charge AS (
      WHERE tenant_id = %(tenant)s AND family_id = %(family)s AND state = 'active' RETURNING id)
 UPDATE billing_reservation SET state = %(state)s
  WHERE charge_id IN (SELECT id FROM charge) AND state = 'active'
+"""
+
+_MEMBER_PARTS: Final = """
+WITH part AS (
+    SELECT charge_id, sum(own_usd) AS own, sum(own_usd + taken_usd) AS held
+      FROM billing_reservation
+     WHERE tenant_id = %(tenant)s AND decision_id = ANY(%(decisions)s) AND state = 'active'
+     GROUP BY charge_id)
+SELECT bool_and(c.taken_usd <= c.own_usd - part.own) FROM billing_charge c
+  JOIN part ON part.charge_id = c.id
+"""
+_LEAVE: Final = """
+WITH part AS (
+    SELECT charge_id, sum(own_usd) AS own, sum(own_usd + taken_usd) AS held
+      FROM billing_reservation
+     WHERE tenant_id = %(tenant)s AND decision_id = ANY(%(decisions)s) AND state = 'active'
+     GROUP BY charge_id
+), left_charge AS (
+    UPDATE billing_charge c SET held_usd = c.held_usd - part.held, own_usd = c.own_usd - part.own,
+           state = CASE WHEN EXISTS (
+                SELECT 1 FROM billing_reservation r WHERE r.charge_id = c.id AND r.state = 'active'
+                   AND r.decision_id <> ALL(%(decisions)s)) THEN c.state ELSE 'released' END
+      FROM part WHERE c.id = part.charge_id)
+UPDATE billing_reservation SET state = 'released'
+ WHERE tenant_id = %(tenant)s AND decision_id = ANY(%(decisions)s) AND state = 'active'
+"""
+_LEAVE_PARENTS: Final = """
+UPDATE billing_charge p SET taken_usd = p.taken_usd - t.taken
+  FROM (SELECT parent_charge_id AS id, sum(taken_usd) AS taken FROM billing_reservation
+         WHERE tenant_id = %(tenant)s AND decision_id = ANY(%(decisions)s) AND state = 'active'
+           AND parent_charge_id IS NOT NULL GROUP BY parent_charge_id) AS t
+ WHERE p.id = t.id
+"""
+_LEAVE_FAMILY: Final = """
+UPDATE billing_charge SET family_held_usd = family_held_usd - %(own)s WHERE id = %(family)s
 """
 
 _CREDITS: Final = ("reserved_credit", "emergency_credit")
@@ -310,3 +345,44 @@ def _account_columns(family: Family, settlement: Settlement) -> dict[str, Any]:
 
 def _columns(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def release_members(
+    *, tenant_id: uuid.UUID, family: Family, decision_ids: Sequence[uuid.UUID]
+) -> bool:
+    """Release only what these decisions of a locked family hold themselves (SPEC 3.10).
+
+    :return: False, and nothing is changed, when other decisions lean on a part that would go:
+        then the family is settled as a whole, when its time is over.
+    :raises LinesMoved: when a line was not pending any more; nothing is kept.
+    """
+    transaction_required()
+    lines = [
+        line
+        for line in lock_open_lines(tenant_id, family.family_id)
+        if line.decision_id in decision_ids
+    ]
+    names: dict[str, Any] = {
+        "tenant": tenant_id,
+        "decisions": list(decision_ids),
+        "family": family.family_id,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_MEMBER_PARTS, names)
+        if not cursor.fetchone()[0]:
+            return False
+        released = settle(lines, actual_usd=Decimal(0))
+        cursor.execute(
+            _POST_LINES,
+            {
+                "lines": [one.line.line_id for one in released.lines],
+                "posted": [one.posted_usd for one in released.lines],
+            },
+        )
+        if cursor.rowcount != len(released.lines):
+            raise LinesMoved(f"{cursor.rowcount} of {len(released.lines)} lines were pending")
+        cursor.execute(_RELEASE_ACCOUNTS, _account_columns(family, released))
+        cursor.execute(_LEAVE_PARENTS, names)
+        cursor.execute(_LEAVE, names)
+        cursor.execute(_LEAVE_FAMILY, {**names, "own": released.reserved_usd})
+    return True

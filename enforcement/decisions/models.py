@@ -65,6 +65,11 @@ class Decision(models.Model):
             models.Index(
                 fields=["tenant_id", "project_id", "-id"], name="enforcement_decision_project"
             ),
+            models.Index(
+                fields=["tenant_id", "approval_request_id"],
+                condition=Q(approval_request_id__isnull=False),
+                name="enforcement_decision_waiting",
+            ),
         )
 
     def __str__(self) -> str:

@@ -379,7 +379,6 @@ def test_two_changes_that_name_one_another(
     check(shop)
 
 
-@pytest.mark.xfail(strict=True, reason="reconcile settles what still waits for its approval")
 def test_what_waits_for_its_approval_is_not_settled_by_hand(shop: Shop) -> None:
     waiting = shop.ask(None, environment="prod")
     assert waiting["decision"] == "REQUIRE_APPROVAL"

@@ -77,4 +77,4 @@ def test_the_thread_storm_notices_gates_that_take_no_lock(
     )
 
     with pytest.raises(AssertionError, match=r"over a limit|no longer so"):
-        thread_storm.run(tenant, InProcess(), thread_storm.Scale(calls=200, threads=16, seed=SEED))
+        thread_storm.run(tenant, InProcess(), thread_storm.Scale(calls=120, threads=16, seed=SEED))

@@ -15,11 +15,20 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from billing.models import Account
+from billing.models import Account, SettlementRecord
 from enforcement.models import Decision, LedgerEntry
 from governance.identity.domain import MEMBER, OWNER
 from governance.identity.operations import admit_member
-from governance.models import ApiKey, Approval, AuditEntry, Membership, PolicyVersion, User
+from governance.incidents.operations import Sighting, open_incident, resolve_incident
+from governance.models import (
+    ApiKey,
+    Approval,
+    AuditEntry,
+    Incident,
+    Membership,
+    PolicyVersion,
+    User,
+)
 from tests.client import Api
 from tests.factories.rows import plant_rows
 from tests.factories.tenants import Person, World, system_actor
@@ -37,7 +46,9 @@ ADMINS = (
     "enforcement_ledgerentry",
     "governance_approval",
     "governance_auditentry",
+    "governance_incident",
     "billing_reservation",
+    "billing_settlementrecord",
 )
 OWNERS = ("governance_apikey",)
 ALL = EVERYBODY + ADMINS + OWNERS
@@ -83,6 +94,44 @@ def add_budget(world: World, project: str = "shop", limit: int = 1000) -> Accoun
         )
 
 
+def add_settlement(world: World, decision_id: object, **changes: Any) -> SettlementRecord:
+    terms = {
+        "project_id": "shop",
+        "environment": "prod",
+        "trigger": "manual",
+        "reserved_usd": 5,
+        "actual_usd": 5,
+        "posted_usd": 5,
+        "overrun_usd": 0,
+        "drift_usd": 0,
+        "settled_by": "user:1",
+        "settled_at": datetime.now(UTC),
+        "result_json": "{}",
+    }
+    with transaction(world.id):
+        return SettlementRecord.objects.create(
+            id=new_id(),
+            tenant_id=world.id,
+            family_id=decision_id,
+            decision_id=decision_id,
+            **(terms | changes),
+        )
+
+
+def see_wrong(world: World, subject: str, *, kind: str = "kept_total_differs", detail: str) -> None:
+    with transaction(world.id):
+        open_incident(
+            sighting=Sighting(
+                incident_id=new_id(),
+                tenant_id=world.id,
+                kind=kind,
+                subject=subject,
+                detail=detail,
+                at=datetime.now(UTC),
+            )
+        )
+
+
 def keys_of(world: World) -> dict[str, object]:
     """Return, for each list, the key of one of the tenant's rows as addresses spell it."""
     with reading(world.id):
@@ -91,8 +140,10 @@ def keys_of(world: World) -> dict[str, object]:
             "enforcement_ledgerentry": LedgerEntry.objects.order_by("-sequence")[0].sequence,
             "billing_account": Account.objects.values_list("id", flat=True)[0],
             "billing_reservation": Decision.objects.values_list("id", flat=True)[0],
+            "billing_settlementrecord": SettlementRecord.objects.values_list("id", flat=True)[0],
             "governance_approval": Approval.objects.values_list("id", flat=True)[0],
             "governance_auditentry": AuditEntry.objects.values_list("id", flat=True)[0],
+            "governance_incident": Incident.objects.values_list("id", flat=True)[0],
             "governance_apikey": ApiKey.objects.values_list("id", flat=True)[0],
             "governance_forcedmode": _forced_mode_key(),
             "governance_policyversion": PolicyVersion.objects.order_by("-number")[0].number,
@@ -482,6 +533,73 @@ def test_ledger_entries_are_found_by_decision(tenant: World) -> None:
     assert second not in text
 
 
+def test_settlements_are_filtered_by_exception_and_found_by_decision(tenant: World) -> None:
+    usual, odd = (gate(tenant, project_id=name)["decision_id"] for name in ("one", "two"))
+    add_settlement(tenant, usual)
+    late = add_settlement(
+        tenant,
+        odd,
+        trigger="auto",
+        actual_usd=1207,
+        posted_usd=1206,
+        overrun_usd=1201,
+        drift_usd=1202,
+        exception_reason="drift_above_threshold",
+        notes="asked the team",
+        settled_by="system:overdue",
+    )
+    client = sign_in(tenant.admin)
+    base = list_url("billing_settlementrecord")
+    shown = {
+        "": {usual, odd},
+        "?exceptions=only": {odd},
+        "?exceptions=none": {usual},
+        "?exceptions=nonsense": {usual, odd},
+        "?exception_reason=drift_above_threshold": {usual, odd},
+        f"?q={usual}": {usual},
+        f"?q={usual}&exceptions=only": set(),
+        "?q=two": set(),
+    }
+    for query, expected in shown.items():
+        text = text_of(client.get(base + query))
+        found = {one for one in (usual, odd) if page_url("enforcement_decision", one) in text}
+        assert found == expected, query
+    texts = (
+        text_of(client.get(base + "?exceptions=only")),
+        text_of(client.get(page_url("billing_settlementrecord", late.id))),
+    )
+    parts = ("5.00", "1,207.00", "1,206.00", "1,201.00", "+1,202.00", "drift above threshold")
+    for text in texts:
+        for part in (*parts, "auto", "system:overdue", page_url("enforcement_decision", odd)):
+            assert part in text, part
+    assert "asked the team" in texts[1]
+
+
+def test_incidents_are_filtered_by_state_and_counted(tenant: World) -> None:
+    for subject in ("account-a", "account-b", "account-b"):
+        see_wrong(tenant, subject, detail=f"totals of {subject} differ")
+    with reading(tenant.id):
+        mended, lasting = Incident.objects.order_by("subject")
+    actor = system_actor(tenant.id)
+    resolve_incident(actor=actor, incident_id=mended.id, reason="mended by hand")
+    client = sign_in(tenant.admin)
+    base = list_url("governance_incident")
+    shown = {
+        "": {"account-a", "account-b"},
+        "?state=open": {"account-b"},
+        "?state=resolved": {"account-a"},
+        "?state=nonsense": {"account-a", "account-b"},
+    }
+    for query, expected in shown.items():
+        text = text_of(client.get(base + query))
+        assert {one for one in ("account-a", "account-b") if one in text} == expected, query
+    still = text_of(client.get(page_url("governance_incident", lasting.id)))
+    assert "totals of account-b differ" in still
+    assert re.search(r"Occurrences\s*</dt>\s*<dd[^>]*>\s*2\s*<", still)
+    closed = text_of(client.get(page_url("governance_incident", mended.id)))
+    assert f"{actor.at:%Y-%m-%d %H:%M:%S} UTC" in closed
+
+
 # The page of a decision
 
 
@@ -563,6 +681,17 @@ def test_what_callers_wrote_is_escaped_everywhere(tenant: World) -> None:
         metadata={EVIL: "</pre><script>alert(3)</script>"},
         idempotency_key="</code><script>alert(4)</script>",
     )
+    see_wrong(tenant, EVIL, kind=EVIL, detail=f"</pre>{EVIL}")
+    add_settlement(
+        tenant,
+        answer["decision_id"],
+        project_id=EVIL,
+        exception_reason=EVIL,
+        idempotency_key=EVIL,
+        notes=EVIL,
+        settled_by=EVIL,
+        result_json=f"</pre>{EVIL}",
+    )
     client = sign_in(tenant.owner)
     urls = [
         reverse("admin:index"),
@@ -586,6 +715,8 @@ def _present_keys(world: World) -> dict[str, object]:
             "enforcement_ledgerentry": LedgerEntry.objects.order_by("-sequence")[0].sequence,
             "billing_account": Account.objects.filter(kind="budget")[0].id,
             "governance_auditentry": AuditEntry.objects.all()[0].id,
+            "governance_incident": Incident.objects.get().id,
+            "billing_settlementrecord": SettlementRecord.objects.get().id,
         }
 
 

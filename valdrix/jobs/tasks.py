@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from enforcement.integrity.operations import check_integrity
 from enforcement.ledger.verification import verify_ledger
+from enforcement.reconciliation.expiry import expire_approvals
 from enforcement.reconciliation.operations import reconcile_overdue
 from governance.audit.operations import Actor
 from valdrix.kernel.db import tenant_ids_for_job
@@ -50,6 +51,14 @@ def reconcile_all_overdue() -> str:
     :raises JobIncomplete: when that failed in a tenant.
     """
     return _for_each_tenant("reconcile-overdue", _reconcile)
+
+
+def expire_all_approvals() -> str:
+    """End every tenant's approvals whose time is over, and release what they held (SPEC 6).
+
+    :raises JobIncomplete: when that failed in a tenant.
+    """
+    return _for_each_tenant("expire-approvals", _expire)
 
 
 def check_all_integrity() -> str:
@@ -89,6 +98,13 @@ def _reconcile(tenant_id: uuid.UUID) -> dict[str, int]:
         at=timezone.now(),
     )
     return reconcile_overdue(actor=actor)
+
+
+def _expire(tenant_id: uuid.UUID) -> dict[str, int]:
+    actor = Actor(
+        tenant_id=tenant_id, principal_id="system:expire-approvals", address=None, at=timezone.now()
+    )
+    return expire_approvals(actor=actor)
 
 
 def _for_each_tenant(job: str, work: Callable[[uuid.UUID], dict[str, int]]) -> str:
