@@ -59,7 +59,7 @@ class SettlementAdmin(TenantModelAdmin):
     roles = (ADMIN, OWNER)
     list_title = "Settlements"
     deferred = ("result_json", "notes")
-    empty_text = "No settlement matches. Confirming or reconciling a decision makes one."
+    empty_text = "No settlement matches. Reconciling a decision, or its falling overdue, makes one."
     search_fields = ("decision_id",)
     search_help_text = "Decision id"
     list_display = (

@@ -22,6 +22,7 @@ CONTENT_TYPE: Final = "application/problem+json"
 _TYPE_PREFIX: Final = "urn:valdrix:problem:"
 _STATEMENT_TIMEOUT: Final = "57014"
 _LOCK_TIMEOUT: Final = "55P03"
+_CONTENDED: Final = frozenset({"40P01", "40001"})
 
 log = logging.getLogger("valdrix.http")
 
@@ -119,6 +120,10 @@ def _from_database_error(error: DatabaseError | InterfaceError) -> HttpResponse:
     if state == _LOCK_TIMEOUT:
         return problem_response(
             "gate_lock_timeout", "Another change holds what this one needs; try again."
+        )
+    if state in _CONTENDED:
+        return problem_response(
+            "gate_lock_contended", "Another change was in the way of this one; try again."
         )
     if state == _STATEMENT_TIMEOUT:
         return problem_response("statement_timeout", "The database took too long.")
