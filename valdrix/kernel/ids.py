@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
+from typing import Final
+
+_RANDOM_BITS: Final = 74
+_STEP_BITS: Final = 32
 
 
-def new_id() -> uuid.UUID:
-    """Return a fresh UUIDv7: 48 bits of Unix milliseconds, then 74 random bits.
+class _Maker:
+    """Makes ids that only grow within a process, so that a list by id is a list by age.
 
-    Time order keeps the indexes of append-only tables dense; nothing reads time from an id.
+    Within one millisecond the random part grows by a random step (RFC 9562, section 6.2,
+    method 2); a clock that goes back is waited out by counting on from the last id.
     """
-    milliseconds = time.time_ns() // 1_000_000
-    random_bits = int.from_bytes(os.urandom(10), "big")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._milliseconds = 0
+        self._random = 0
+
+    def next(self) -> uuid.UUID:
+        milliseconds = time.time_ns() // 1_000_000
+        fresh = int.from_bytes(os.urandom(10), "big") >> 6
+        with self._lock:
+            if milliseconds > self._milliseconds:
+                # The top bit stays free for the steps of this millisecond.
+                self._milliseconds, self._random = milliseconds, fresh >> 1
+            else:
+                self._random += 1 + (fresh & (2**_STEP_BITS - 1))
+                if self._random >> _RANDOM_BITS:
+                    self._milliseconds, self._random = self._milliseconds + 1, fresh >> 1
+            return _assemble(self._milliseconds, self._random)
+
+
+def _assemble(milliseconds: int, random_bits: int) -> uuid.UUID:
     value = (milliseconds & (2**48 - 1)) << 80
     value |= 0x7 << 76
     value |= ((random_bits >> 62) & 0xFFF) << 64
     value |= 0b10 << 62
     value |= random_bits & (2**62 - 1)
     return uuid.UUID(int=value)
+
+
+_maker: Final = _Maker()
+
+
+def new_id() -> uuid.UUID:
+    """Return a fresh UUIDv7: 48 bits of Unix milliseconds, then 74 bits that cannot be guessed.
+
+    Time order keeps the indexes of append-only tables dense; nothing reads time from an id.
+    """
+    return _maker.next()

@@ -1,0 +1,39 @@
+"""Ids are UUIDs of version 7, grow within a process, and never repeat."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from valdrix.kernel.ids import new_id
+
+
+def test_ids_grow_and_are_of_version_7() -> None:
+    ids = [new_id() for _ in range(20_000)]
+
+    assert ids == sorted(ids)
+    assert len(set(ids)) == len(ids)
+    assert {(one.version, one.variant) for one in ids} == {(7, "specified in RFC 4122")}
+
+
+def test_ids_hold_the_time_of_their_making() -> None:
+    before = time.time_ns() // 1_000_000
+    made = new_id().int >> 80
+    assert before - 5 <= made <= time.time_ns() // 1_000_000 + 5
+
+
+def test_threads_share_one_order_and_no_id() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        batches = list(pool.map(lambda _: [new_id() for _ in range(2_000)], range(8)))
+
+    assert all(batch == sorted(batch) for batch in batches)
+    assert len({one for batch in batches for one in batch}) == 16_000
+
+
+def test_a_clock_that_goes_back_changes_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = new_id()
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+
+    assert new_id() > first
