@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from django.conf import settings
+from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from enforcement.api.policies import read_number_cursor
-from enforcement.ledger.domain import COLUMNS, to_json
+from enforcement.ledger.checkpoint import SCHEMA, build_checkpoint
+from enforcement.ledger.domain import COLUMNS, GENESIS_HASH, Head, to_json
 from enforcement.ledger.models import LedgerEntry
-from enforcement.ledger.queries import EntryFilter, find_entries
+from enforcement.ledger.queries import EntryFilter, find_entries, find_head
 from governance.api.api_keys import PAGE_PARAMETERS
 from governance.api.callers import principal_of
 from governance.api.documents import closed_object, page_of
-from governance.api.permissions import RequireRole, require_project, require_whole_tenant
+from governance.api.permissions import (
+    RequireRole,
+    RequireWholeTenant,
+    require_project,
+    require_whole_tenant,
+)
 from governance.identity.domain import ADMIN
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
+from valdrix.kernel.problems import Refused
+from valdrix.kernel.signing import ALGORITHM
 
 _ORDERS: Final = ("asc", "desc")
 _HASH: Final = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
@@ -42,6 +52,53 @@ _ENTRY: Final = closed_object(
         "entry_hash": _HASH,
     }
 )
+
+
+_CHECKPOINT: Final = closed_object(
+    {
+        "checkpoint": closed_object(
+            {
+                "schema_version": {"type": "string", "const": SCHEMA},
+                "tenant_id": {"type": "string", "format": "uuid"},
+                "sequence": {"type": "integer", "minimum": 0},
+                "entry_hash": _HASH,
+                "at": {"type": "string", "format": "date-time"},
+            }
+        ),
+        "signature": {"type": "string", "description": "base64url, over RFC 8785 bytes."},
+        "signature_algorithm": {"type": "string", "const": ALGORITHM},
+        "signature_key_id": {"type": "string"},
+        "public_key": {"type": "string", "description": "Raw Ed25519 public key, base64url."},
+    }
+)
+
+
+class SigningKeyMissing(Refused):
+    """No signing key is configured, so that nothing can be signed (503)."""
+
+    code = "signing_key_missing"
+
+
+class CheckpointView(APIView):
+    """The signed head of the tenant's ledger."""
+
+    permission_classes = (RequireRole(ADMIN), RequireWholeTenant)
+
+    @extend_schema(
+        operation_id="get_ledger_checkpoint", tags=["ledger"], responses={200: _CHECKPOINT}
+    )
+    def get(self, request: Request) -> Response:
+        """Sign the ledger's head; kept elsewhere, it shows later that no tail was cut."""
+        refuse_unknown_query(request)
+        key = settings.EXPORT_SIGNING_KEY
+        if key is None:
+            raise SigningKeyMissing("ENFORCEMENT_EXPORT_SIGNING_KEY is not configured.")
+        tenant_id = principal_of(request).tenant_id
+        with reading(tenant_id):
+            head = find_head(tenant_id) or Head(0, GENESIS_HASH)
+        return Response(
+            build_checkpoint(tenant_id=tenant_id, head=head, at=timezone.now(), key=key)
+        )
 
 
 class LedgerView(APIView):

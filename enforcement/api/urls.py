@@ -9,7 +9,7 @@ from enforcement.api.costs import CostSummaryView, CostsView, SubAccountsView
 from enforcement.api.credits import CreditsView, CreditView, CreditVoidView
 from enforcement.api.decisions import DecisionsView, DecisionView
 from enforcement.api.gates import BatchGateView, TerraformGateView, TerraformPreflightView
-from enforcement.api.ledger import LedgerView
+from enforcement.api.ledger import CheckpointView, LedgerView
 from enforcement.api.modes import EmergencyModeView
 from enforcement.api.policies import (
     PolicyDiffView,
@@ -51,6 +51,7 @@ urlpatterns: list[URLPattern] = [
     path("decisions", DecisionsView.as_view()),
     path("decisions/<uuid:decision_id>", DecisionView.as_view()),
     path("ledger", LedgerView.as_view()),
+    path("ledger/checkpoint", CheckpointView.as_view()),
     path("reservations/active", ActiveReservationsView.as_view()),
     path("reservations/reconcile-overdue", ReconcileOverdueView.as_view()),
     path("reservations/reconciliation-exceptions", ReconciliationExceptionsView.as_view()),

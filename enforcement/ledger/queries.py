@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import connection
 
-from enforcement.ledger.domain import COLUMNS, ChainedEntry, Head
+from enforcement.ledger.domain import COLUMNS, GENESIS_HASH, ChainedEntry, Head
 from enforcement.ledger.models import LedgerEntry, LedgerHead
 from valdrix.kernel.db import transaction_required
 
@@ -27,6 +27,18 @@ def find_head(tenant_id: uuid.UUID) -> Head | None:
     """Return the end of a tenant's chain without locking it, or None before the first entry."""
     row = LedgerHead.objects.filter(tenant_id=tenant_id).first()
     return None if row is None else Head(row.sequence, bytes(row.entry_hash))
+
+
+def find_hash(tenant_id: uuid.UUID, sequence: int) -> bytes | None:
+    """Return the hash of the entry at a place; zeros before the first, None where there is none."""
+    if sequence == 0:
+        return GENESIS_HASH
+    found = (
+        LedgerEntry.objects.filter(tenant_id=tenant_id, sequence=sequence)
+        .values_list("entry_hash", flat=True)
+        .first()
+    )
+    return None if found is None else bytes(found)
 
 
 def stream_entries(tenant_id: uuid.UUID) -> Iterator[tuple[ChainedEntry, dict[str, Any]]]:

@@ -484,7 +484,9 @@ def test_a_command_gets_the_database_of_the_clone(clone: Path) -> None:
     environment = {"DJANGO_SECRET_KEY": "given"}
     with embedded_environment(clone / ".valdrix", environment) as server:
         assert server is not None
+        generated = load_secrets(clone / ".valdrix")
         assert environment == {
+            **generated,
             "DJANGO_SECRET_KEY": "given",
             "DATABASE_URL": server.app_url,
             "DATABASE_OWNER_URL": server.owner_url,

@@ -17,6 +17,8 @@ SECRETS_FILE = "secrets.env"
 # What is generated once for a clone. A name that is added here is generated at the next start.
 GENERATED: Mapping[str, Callable[[], str]] = {
     "DJANGO_SECRET_KEY": lambda: secrets.token_urlsafe(50),
+    "ENFORCEMENT_EXPORT_SIGNING_KEY": lambda: secrets.token_urlsafe(32),
+    "ENFORCEMENT_EXPORT_SIGNING_KID": lambda: f"local-{secrets.token_hex(4)}",
 }
 
 

@@ -62,6 +62,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "internal_error": 500,
     "database_unavailable": 503,
     "not_ready": 503,
+    "signing_key_missing": 503,
     "statement_timeout": 504,
 }
 

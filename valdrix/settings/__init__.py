@@ -9,6 +9,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
+from valdrix.kernel.signing import SigningKey, SigningKeyError, read_signing_key
 from valdrix.settings.logs import build_logging
 
 env = environ.Env()
@@ -185,6 +186,23 @@ CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="") or env.str("REDIS_U
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TIMEZONE = TIME_ZONE
+
+
+def _signing_key() -> SigningKey | None:
+    """Return the key of signed statements; None where none is configured at all."""
+    seed = env.str("ENFORCEMENT_EXPORT_SIGNING_KEY", default="")
+    key_id = env.str("ENFORCEMENT_EXPORT_SIGNING_KID", default="")
+    if not seed and not key_id:
+        return None
+    try:
+        return read_signing_key(key_id=key_id, seed=seed)
+    except SigningKeyError as error:
+        raise ImproperlyConfigured(
+            f"ENFORCEMENT_EXPORT_SIGNING_KEY and ENFORCEMENT_EXPORT_SIGNING_KID: {error}"
+        ) from None
+
+
+EXPORT_SIGNING_KEY = _signing_key()
 
 LOGGING = build_logging(level=env.str("LOG_LEVEL", default="INFO"))
 UNFOLD = {

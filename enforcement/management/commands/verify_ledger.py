@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import orjson
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from enforcement.ledger.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from enforcement.ledger.queries import find_hash
 from enforcement.ledger.verification import Verification, verify_ledger
 from governance.tenants.queries import find_tenant_id
-from valdrix.kernel.db import tenant_ids_for_job
+from valdrix.kernel.db import reading, tenant_ids_for_job
 
 _JOB = "verify_ledger"
 
@@ -24,10 +28,22 @@ class Command(BaseCommand):
         scope = parser.add_mutually_exclusive_group(required=True)
         scope.add_argument("--tenant", metavar="SLUG", help="verify this tenant's ledger")
         scope.add_argument("--all", action="store_true", help="verify every tenant's ledger")
+        parser.add_argument(
+            "--checkpoint",
+            metavar="FILE",
+            type=Path,
+            help="also check that the ledger still holds what this signed checkpoint states",
+        )
+        parser.add_argument(
+            "--public-key",
+            metavar="BASE64URL",
+            help="who must have signed it; the configured key's public half without this",
+        )
         parser.add_argument("--json", action="store_true", help="print one JSON document")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Verify, print what was inspected, and fail on the first place that does not hold."""
+        checkpoint = _read_checkpoint(options)
         names = self._tenants(options)
         found = []
         for tenant_id, name in names:
@@ -45,6 +61,22 @@ class Command(BaseCommand):
             raise CommandError("there is no tenant: nothing was verified", returncode=1)
         if broken:
             raise CommandError(f"broken: {', '.join(broken)}", returncode=1)
+        if checkpoint is not None:
+            self._check(checkpoint, [tenant_id for tenant_id, _ in names])
+
+    def _check(self, checkpoint: Checkpoint, tenant_ids: list[Any]) -> None:
+        """Fail when the ledger does not hold what a checkpoint states any more."""
+        head = checkpoint.head
+        if checkpoint.tenant_id not in tenant_ids:
+            raise CommandError("the checkpoint is of another tenant", returncode=1)
+        with reading(checkpoint.tenant_id):
+            kept = find_hash(checkpoint.tenant_id, head.sequence)
+        if kept != head.entry_hash:
+            reason = "is missing" if kept is None else "has another hash"
+            raise CommandError(
+                f"the entry of the checkpoint, sequence {head.sequence}, {reason}", returncode=1
+            )
+        self.stdout.write(f"the checkpoint at sequence {head.sequence} holds")
 
     def _tenants(self, options: dict[str, Any]) -> list[tuple[Any, str]]:
         if options["all"]:
@@ -56,6 +88,22 @@ class Command(BaseCommand):
 
     def _progress_of(self, name: str) -> Any:
         return lambda done, total: self.stderr.write(f"{name}: {done} of {total} entries …")
+
+
+def _read_checkpoint(options: dict[str, Any]) -> Checkpoint | None:
+    path = options["checkpoint"]
+    if path is None:
+        return None
+    key = settings.EXPORT_SIGNING_KEY
+    trusted = options["public_key"] or (key.public_text if key is not None else None)
+    if trusted is None:
+        raise CommandError("give --public-key: no signing key is configured", returncode=2)
+    try:
+        return read_checkpoint(path.read_bytes(), public_text=trusted)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}", returncode=2) from error
+    except CheckpointError as error:
+        raise CommandError(f"{path}: {error}", returncode=1) from error
 
 
 def _line(name: str, result: Verification) -> str:
