@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from billing.models import SettlementRecord
 from enforcement.gate import failsafe
@@ -14,6 +15,7 @@ from enforcement.gate.decision import decide, decode_context, encode, outcome_sh
 from enforcement.models import Decision, LedgerEntry
 from enforcement.reconciliation.operations import Actuals, IdempotencyKeyReused, reconcile
 from governance.policies.queries import read_live_policy
+from tests.client import Api
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World, system_actor
 from valdrix.kernel.db import reading
@@ -116,3 +118,27 @@ def test_reconcile_reservation_idempotent_replay_rejects_payload_mismatch(tenant
     assert (state["posted_usd"], state["pending_usd"]) == (250, 200)
     with reading(tenant.id):
         assert SettlementRecord.objects.filter(tenant_id=tenant.id).count() == 1
+
+
+def test_reconcile_overdue_reservations_records_processed_count_metric(tenant: World) -> None:
+    shop = Shop(tenant)
+    shop.budget("1000.00")
+    applied = shop.ask("10.00", key="applied")["decision_id"]
+    for number in range(3):
+        shop.ask("10.00", key=f"forgotten-{number}", resource_reference=f"r{number}")
+    Api().post(f"reservations/{applied}/confirm", {}, key=tenant.key)
+    make_due(tenant)
+    names = [("auto", "settled"), ("auto_release", "released")]
+    before = [_processed(*name) for name in names]
+
+    assert overdue(shop) == {"posted": 1, "released": 3, "inconsistent": 0}
+
+    after = [_processed(*name) for name in names]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 3]
+
+
+def _processed(trigger: str, status: str) -> float:
+    """Return how many rows the metric has counted in this process."""
+    name = "valdrix_ops_enforcement_reservation_reconciliations_total"
+    labels = {"trigger": trigger, "status": status}
+    return REGISTRY.get_sample_value(name, labels) or 0.0
