@@ -18,6 +18,7 @@ from governance.policies.queries import read_live_policy
 from tests.client import Api
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World, system_actor
+from tests.integration.test_reconciliation import make_due, overdue
 from valdrix.kernel.db import reading
 from valdrix.kernel.ids import new_id
 
