@@ -73,6 +73,10 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
         "A policy rule asks for approval",
         "Wait for a reviewer, or change what the rule's message names.",
     ),
+    rules.RULE_SKIPPED: (
+        "A policy rule asks for metadata that is not there",
+        "Send the metadata that the rule names, if it concerns this change.",
+    ),
     rules.RULE_TAGGED: ("A policy rule tagged it", "Nothing to do."),
     rules.RULE_FAILED: (
         "A policy rule could not be evaluated",

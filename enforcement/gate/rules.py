@@ -29,6 +29,8 @@ NEEDS_APPROVAL: Final = "require_approval"
 WARNS: Final = "warn"
 TAGS: Final = "tag"
 INFORMS: Final = "info"
+NOTES: Final = "note"
+"""Recorded among the findings only."""
 
 COST_UNKNOWN: Final = "cost_unknown"
 COST_PARTIAL: Final = "cost_partial"
@@ -40,6 +42,7 @@ RULE_DENIED: Final = "policy_rule_denied"
 RULE_REQUIRES_APPROVAL: Final = "policy_rule_requires_approval"
 RULE_TAGGED: Final = "policy_rule_tagged"
 RULE_FAILED: Final = "policy_rule_failed"
+RULE_SKIPPED: Final = "policy_rule_skipped"
 EMERGENCY_NEEDS_APPROVAL: Final = "emergency_credits_require_approval"
 PARENT_NOT_APPLICABLE: Final = "parent_decision_not_applicable"
 SHARED_AWAITS_APPROVAL: Final = "shared_reservation_awaits_approval"
@@ -157,6 +160,14 @@ def _custom_rules(facts: Facts) -> Iterator[Finding]:
             )
         elif verdict.matched:
             yield Finding(code=code, effect=effect, detail=rule.message, reference=rule.id)
+        elif verdict.missing:
+            # It let the change pass because a key was left out: that must be seen.
+            yield Finding(
+                code=RULE_SKIPPED,
+                effect=NOTES,
+                detail=f"Rule {rule.id} asks for metadata that the request does not have.",
+                reference=rule.id,
+            )
 
 
 def _freezes(facts: Facts) -> Iterator[Finding]:

@@ -45,6 +45,7 @@ NO_CODES = {
     waterfall.EMERGENCY_CREDITS,
     waterfall.ENTERPRISE_CEILING,
     waterfall.PASS,
+    rules.NOTES,
     waterfall.LIMITED,
     waterfall.SKIPPED,
     waterfall.ALLOCATION,

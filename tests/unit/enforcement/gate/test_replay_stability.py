@@ -155,7 +155,7 @@ def test_the_rules_really_look_at_the_metadata() -> None:
     by_reference = {found.reference: found.code for found in outcome.findings}
     assert by_reference["list"] == "policy_rule_requires_approval"
     assert by_reference["fails"] == "policy_rule_failed"
-    assert "missing" not in by_reference
+    assert by_reference["missing"] == "policy_rule_skipped"
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,13 @@ PAIRS = {
         without={"metadata": {"size": 1}},
         policy=rule("input.metadata.size > 5", "tag"),
     ),
+    "rule that asks for a missing key": Pair(
+        "policy_rule_skipped",
+        "note",
+        {"metadata": {}},
+        without={"metadata": {"ticket": "yes"}},
+        policy=rule("input.metadata.ticket != 'yes'", "deny"),
+    ),
     # Freezes: start inclusive, end exclusive.
     "freeze": Pair("freeze_active", "deny", {}, policy_added=freeze(), decisions=("ALLOW", "DENY")),
     "freeze that asks for approval": Pair(
@@ -364,6 +371,7 @@ def test_every_code_that_a_rule_can_emit_is_in_a_pair() -> None:
         rules.WARNS,
         rules.TAGS,
         rules.INFORMS,
+        rules.NOTES,
     }
     texts = {value for name, value in vars(rules).items() if name.isupper() and type(value) is str}
     codes = texts - effects - {rules.KNOWN, rules.PARTIAL}
@@ -538,7 +546,9 @@ def test_thresholds_see_the_known_part_of_a_partial_cost() -> None:
 
 def test_a_rule_that_asks_for_metadata_that_is_not_there_does_not_match() -> None:
     policy = a_policy(**rule("input.metadata.family == 'p5'", "deny"))
-    assert an_outcome(policy, metadata={}).findings == ()
+    outcome = an_outcome(policy, metadata={})
+    assert codes_of(outcome) == [("policy_rule_skipped", "note", None)]
+    assert "policy_rule_skipped" not in outcome.reason_codes
 
 
 def test_all_rules_are_evaluated_whatever_the_first_says() -> None:
