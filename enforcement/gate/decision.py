@@ -251,7 +251,7 @@ def _coverage_codes(fall: Waterfall, context: GateContext) -> list[str]:
     codes = []
     if context.gate_input.cost.state == "known" and context.gate_input.amount_usd == 0:
         codes.append(NO_INCREASE)
-    elif fall.stages[1].status == waterfall.PASS and context.gate_input.amount_usd > 0:
+    elif fall.stages[1].status == waterfall.PASS and fall.stages[1].requested_usd > 0:
         codes.append(WITHIN_BUDGET)
     if context.sharing is not None:
         codes.append(RESERVATION_SHARED)
