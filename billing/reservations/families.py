@@ -39,8 +39,11 @@ SELECT id FROM billing_charge WHERE id IN (SELECT id FROM wanted)
  ORDER BY (id <> family_id), id FOR UPDATE
 """
 _FIRST: Final = """
-SELECT id, state, is_shadow, project_id, environment, confirmed_at FROM billing_charge
- WHERE tenant_id = %s AND id = %s
+SELECT id, state, is_shadow, project_id, environment,
+       -- The first charge may have been released; what was confirmed are the others.
+       (SELECT max(c.confirmed_at) FROM billing_charge c
+         WHERE c.tenant_id = f.tenant_id AND c.family_id = f.id AND c.state = 'active')
+  FROM billing_charge f WHERE tenant_id = %s AND id = %s
 """
 _ELSEWHERE: Final = """
 SELECT coalesce(sum(r.taken_usd), 0) FROM billing_reservation r
@@ -147,8 +150,11 @@ WITH part AS (
       FROM billing_reservation
      WHERE tenant_id = %(tenant)s AND decision_id = ANY(%(decisions)s) AND state = 'active'
      GROUP BY charge_id)
-SELECT bool_and(c.taken_usd <= c.own_usd - part.own) FROM billing_charge c
-  JOIN part ON part.charge_id = c.id
+SELECT bool_and(c.taken_usd - coalesce(leaving.taken, 0) <= c.own_usd - part.own)
+  FROM billing_charge c JOIN part ON part.charge_id = c.id
+  LEFT JOIN (SELECT parent_charge_id AS id, sum(taken_usd) AS taken FROM billing_reservation
+              WHERE tenant_id = %(tenant)s AND decision_id = ANY(%(decisions)s)
+                AND state = 'active' GROUP BY parent_charge_id) AS leaving ON leaving.id = c.id
 """
 _LEAVE: Final = """
 WITH part AS (

@@ -103,6 +103,10 @@ def settle(
         settles it, so that it is neither posted here nor an overrun.
     :raises SettlementInconsistent: when a reservation's lines do not add up to what it holds.
     """
+    if not lines and actual_usd != 0:
+        raise SettlementInconsistent(
+            "The decision holds no account that its actual could be posted to."
+        )
     left = max(ZERO, actual_usd - elsewhere_usd)
     settled: list[SettledLine] = []
     reserved = posted = ZERO

@@ -27,7 +27,9 @@ SELECT (SELECT family_held_usd FROM billing_charge
                 WHERE r.charge_id = ANY(%(charges)s) AND r.state = 'active'
                   AND (r.own_usd > 0 OR r.taken_usd > 0)
                   AND (d.would_have_been = 'REQUIRE_APPROVAL'
-                       OR (d.decision = 'REQUIRE_APPROVAL' AND a.status = 'pending')))
+                       OR (d.decision = 'REQUIRE_APPROVAL'
+                           AND a.status IS DISTINCT FROM 'approved'
+                           AND a.status IS DISTINCT FROM 'consumed')))
 """
 
 
@@ -45,16 +47,25 @@ class Sharers:
 
     @property
     def other_parent(self) -> ChargeState | None:
-        """Return the parent's charge unless it is the change's own."""
-        own = self.charge.charge_id if self.charge else None
-        return self.parent if self.parent and self.parent.charge_id != own else None
+        """Return the parent's charge unless it is the change's own, or of another family.
+
+        A change that has a charge already belongs to that charge's family: what it took of another
+        one would be held there, and settled there without it.
+        """
+        if self.parent is None or self.charge is None:
+            return self.parent
+        if self.parent.charge_id == self.charge.charge_id:
+            return None
+        return self.parent if self.parent.family_id == self.charge.family_id else None
 
     @property
     def parent_has_room(self) -> bool:
         """Tell whether the named parent has anything left to share."""
         if self.parent is None:
             return False
-        return self.other_parent is None or self.parent.unspent_usd > 0
+        if self.charge is not None and self.parent.charge_id == self.charge.charge_id:
+            return True
+        return self.other_parent is not None and self.parent.unspent_usd > 0
 
     def taken_usd(self, amount: Decimal) -> Decimal:
         """Return what of an amount the parent covers, beyond what the change itself holds."""

@@ -1,37 +1,56 @@
-"""The use case of expiry: an approval whose time is over ends, and its hold goes back (SPEC 6)."""
+"""The use case of expiry: an approval whose time is over ends, and its hold goes back (SPEC 6).
+
+First approvals end; then every family gives back what decisions hold whose approval ended without
+being given, all of them at once, so that those which lean on one another go together. What could
+not go is found again by the next run.
+"""
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import Final
 
-from django.db import OperationalError
+from django.db import IntegrityError, OperationalError, connection
 
 from billing.reservations import families
-from enforcement.decisions.models import Decision
+from billing.reservations.settlement import SettlementInconsistent
 from enforcement.ledger import domain as ledger
 from enforcement.ledger.domain import EntryFacts
 from enforcement.ledger.operations import append
+from enforcement.reconciliation.approval import find_refused
 from governance.approvals.models import PENDING, Approval
 from governance.approvals.operations import expire_pending
 from governance.audit.operations import Actor
+from governance.incidents.operations import Sighting, open_incident
 from valdrix.kernel.db import reading, sqlstate_of, transaction
+from valdrix.kernel.ids import new_id
 from valdrix.kernel.metrics import RECONCILIATIONS
+
+log = logging.getLogger("valdrix.reconciliation")
 
 _BATCH: Final = 500
 _NOT_HAD: Final = frozenset({"55P03", "40P01"})
+_LEFT_OVER: Final = """
+SELECT DISTINCT c.family_id
+  FROM billing_reservation r
+  JOIN billing_charge c ON c.id = r.charge_id
+  JOIN enforcement_decision d ON d.id = r.decision_id AND d.decision = 'REQUIRE_APPROVAL'
+  JOIN governance_approval a ON a.id = d.approval_request_id
+ WHERE r.tenant_id = %s AND r.state = 'active' AND a.status IN ('expired', 'denied', 'withdrawn')
+ ORDER BY c.family_id LIMIT %s
+"""
 
 
 def expire_approvals(*, actor: Actor) -> dict[str, int]:
     """End every pending approval of one tenant whose time is over, and release what it held.
 
-    Only the waiting decisions' own parts are released. Any number of workers may do this at once:
-    each approval ends once.
+    Only the refused decisions' own parts are released. Any number of workers may do this at once:
+    each approval ends once, and each hold goes back once.
 
-    :return: how many approvals were ``expired``, and how many of them ``kept`` their hold because
-        other decisions lean on it.
+    :return: how many approvals were ``expired``, and how many decisions' holds ``released``.
     """
-    counts = {"expired": 0, "kept": 0}
+    counts = {"expired": 0, "released": 0}
     with reading(actor.tenant_id):
         due = list(
             Approval.objects.filter(
@@ -41,70 +60,73 @@ def expire_approvals(*, actor: Actor) -> dict[str, int]:
             .values_list("id", "decision_id")[:_BATCH]
         )
     for approval_id, decision_id in due:
-        outcome = _expire(actor, approval_id, decision_id)
-        if outcome is not None:
-            counts["expired"] += 1
-            counts["kept"] += outcome == "kept"
+        counts["expired"] += _end(actor, approval_id, decision_id)
+    with reading(actor.tenant_id), connection.cursor() as cursor:
+        cursor.execute(_LEFT_OVER, [actor.tenant_id, _BATCH])
+        left_over = [family_id for (family_id,) in cursor.fetchall()]
+    for family_id in left_over:
+        counts["released"] += _release(actor, family_id)
     return counts
 
 
-def _expire(actor: Actor, approval_id: uuid.UUID, decision_id: uuid.UUID) -> str | None:
-    """End one approval; None when somebody else did, or holds what is needed just now."""
+def _end(actor: Actor, approval_id: uuid.UUID, decision_id: uuid.UUID) -> bool:
+    with transaction(actor.tenant_id):
+        if not expire_pending(tenant_id=actor.tenant_id, approval_id=approval_id, at=actor.at):
+            return False
+        fact = _fact(actor, decision_id, ledger.APPROVAL_EXPIRED, approval_id=approval_id)
+        append(tenant_id=actor.tenant_id, facts=[fact])
+        return True
+
+
+def _release(actor: Actor, family_id: uuid.UUID) -> int:
+    """Release what refused decisions of one family hold; return how many of them."""
     try:
         with transaction(actor.tenant_id):
-            waiting = _find_waiting(actor.tenant_id, approval_id)
-            family_id = families.find_family_id(actor.tenant_id, decision_id)
-            family = (
-                families.lock_family(actor.tenant_id, family_id) if family_id is not None else None
-            )
-            members = [one for one in waiting if family and one in family.decision_ids]
-            released = (
-                family is not None
-                and members
-                and families.release_members(
-                    tenant_id=actor.tenant_id, family=family, decision_ids=members
-                )
-            )
-            _end(actor, decision_id)
-            facts = [_facts(actor, decision_id, approval_id, ledger.APPROVAL_EXPIRED)]
-            if released:
-                RECONCILIATIONS.labels("expired", "released").inc()
-                facts += [_facts(actor, one, approval_id, ledger.RELEASED) for one in members]
+            family = families.lock_family(actor.tenant_id, family_id, skip_locked=True)
+            if family is None:
+                return 0
+            refused = find_refused(actor.tenant_id, family.decision_ids)
+            if not refused or not families.release_members(
+                tenant_id=actor.tenant_id, family=family, decision_ids=refused
+            ):
+                return 0
+            RECONCILIATIONS.labels("expired", "released").inc(len(refused))
+            facts = [_fact(actor, one, ledger.RELEASED) for one in refused]
             append(tenant_id=actor.tenant_id, facts=facts)
-            return "kept" if members and not released else "released"
-    except _EndedElsewhere:
-        return None
+            return len(refused)
     except OperationalError as error:
         if sqlstate_of(error) not in _NOT_HAD:
             raise
-        return None
+        return 0  # Another worker holds what this family needs; the next run finds it again.
+    except (IntegrityError, families.LinesMoved, SettlementInconsistent) as error:
+        _report(actor, family_id, error)
+        return 0
 
 
-def _end(actor: Actor, decision_id: uuid.UUID) -> None:
-    """End the approval that a decision opened.
-
-    :raises _EndedElsewhere: when it is not pending any more.
-    """
-    if not expire_pending(tenant_id=actor.tenant_id, decision_ids=[decision_id], at=actor.at):
-        raise _EndedElsewhere
-
-
-class _EndedElsewhere(Exception):
-    """The approval is not pending any more: nothing of this expiry is kept."""
-
-
-def _find_waiting(tenant_id: uuid.UUID, approval_id: uuid.UUID) -> list[uuid.UUID]:
-    """Return the decisions that wait for an approval: its own, and those that joined it."""
-    rows = Decision.objects.filter(tenant_id=tenant_id, approval_request_id=approval_id)
-    return list(rows.order_by("id").values_list("id", flat=True))
+def _report(actor: Actor, family_id: uuid.UUID, error: Exception) -> None:
+    """Open an incident for what could not be released, in a transaction of its own."""
+    log.error("release of family %s is inconsistent", family_id, exc_info=error)
+    with transaction(actor.tenant_id):
+        open_incident(
+            sighting=Sighting(
+                incident_id=new_id(),
+                tenant_id=actor.tenant_id,
+                kind="settlement_inconsistent",
+                subject=str(family_id),
+                detail="What a refused decision holds does not add up; nothing was released.",
+                at=actor.at,
+            )
+        )
 
 
-def _facts(actor: Actor, decision_id: uuid.UUID, approval_id: uuid.UUID, event: str) -> EntryFacts:
+def _fact(
+    actor: Actor, decision_id: uuid.UUID, event: str, *, approval_id: uuid.UUID | None = None
+) -> EntryFacts:
     return EntryFacts(
         event=event,
         at=actor.at,
         principal=actor.principal_id,
         decision_id=decision_id,
         approval_request_id=approval_id,
-        approval_status="expired",
+        approval_status="expired" if approval_id is not None else None,
     )

@@ -29,13 +29,12 @@ from enforcement.decisions.models import Decision
 from enforcement.ledger import domain as ledger
 from enforcement.ledger.domain import EntryFacts
 from enforcement.ledger.operations import append
+from enforcement.reconciliation.approval import is_any_unapproved
 from enforcement.reconciliation.domain import (
     OVERDUE_POSTED,
     build_result,
     find_exception_reason,
 )
-from governance.approvals.operations import expire_pending
-from governance.approvals.queries import is_any_pending
 from governance.audit.operations import Actor
 from governance.incidents.operations import Sighting, open_incident
 from governance.policies.queries import read_live_policy
@@ -111,7 +110,7 @@ def confirm(
         project_id = _project_of(actor.tenant_id, decision_id)
         may_use(project_id)
         family = _lock_active(actor.tenant_id, decision_id)
-        if is_any_pending(actor.tenant_id, family.decision_ids):
+        if is_any_unapproved(actor.tenant_id, family.decision_ids):
             raise ApprovalPending("The change waits for its approval; it cannot be applied yet.")
         is_new = families.confirm_family(
             tenant_id=actor.tenant_id, family_id=family.family_id, at=actor.at
@@ -147,7 +146,7 @@ def reconcile(*, actor: Actor, actuals: Actuals) -> tuple[dict[str, Any], bool]:
                 return earlier, True
             _check_active(family, actuals.decision_id)
             assert family is not None
-            if is_any_pending(actor.tenant_id, family.decision_ids):
+            if is_any_unapproved(actor.tenant_id, family.decision_ids):
                 raise ApprovalPending("The change waits for its approval; nothing can be settled.")
             order = _Order(
                 settlement_id=actuals.settlement_id,
@@ -200,7 +199,6 @@ class _Order:
     notes: str = ""
     idempotency_key: str | None = None
     payload_sha256: str | None = None
-    expired_approvals: tuple[uuid.UUID, ...] = ()
 
 
 def _settle(actor: Actor, family: Family, order: _Order, actual: Decimal) -> dict[str, Any]:
@@ -245,18 +243,7 @@ def _settle(actor: Actor, family: Family, order: _Order, actual: Decimal) -> dic
         )
         for member in family.decision_ids
     ]
-    ended = [
-        _facts(
-            actor,
-            family,
-            order.decision_id,
-            event=ledger.APPROVAL_EXPIRED,
-            approval_request_id=approval_id,
-            approval_status="expired",
-        )
-        for approval_id in order.expired_approvals
-    ]
-    append(tenant_id=actor.tenant_id, facts=[*ended, *facts])
+    append(tenant_id=actor.tenant_id, facts=facts)
     return result
 
 
@@ -349,21 +336,18 @@ def _settle_overdue(actor: Actor, family_id: uuid.UUID) -> str | None:
             family = families.lock_family(actor.tenant_id, family_id, skip_locked=True)
             if family is None or not _is_due(actor, family):
                 return None
-            expired = expire_pending(
-                tenant_id=actor.tenant_id, decision_ids=family.decision_ids, at=actor.at
-            )
-            if expired is None:
-                return None
+            if is_any_unapproved(actor.tenant_id, family.decision_ids):
+                return None  # Expiry releases what nobody approved; then the rest is settled.
             is_confirmed = family.confirmed_at is not None
             lines = families.lock_open_lines(actor.tenant_id, family_id)
             reserved = sum((own for own in _own_parts(lines).values()), ZERO)
+            elsewhere = families.read_elsewhere(actor.tenant_id, family_id)
             order = _Order(
                 settlement_id=new_id(),
                 decision_id=family.decision_ids[0],
                 trigger=AUTO if is_confirmed else AUTO_RELEASE,
-                expired_approvals=expired,
             )
-            _settle(actor, family, order, reserved if is_confirmed else ZERO)
+            _settle(actor, family, order, reserved + elsewhere if is_confirmed else ZERO)
             return "posted" if is_confirmed else "released"
     except SettlementInconsistent as error:
         _report(actor, family_id, error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -128,19 +127,15 @@ class ApprovalMoved(RuntimeError):
     """A pending approval ended between two statements; the gate fails safe and is asked again."""
 
 
-def expire_pending(
-    *, tenant_id: uuid.UUID, decision_ids: Collection[uuid.UUID], at: datetime
-) -> tuple[uuid.UUID, ...] | None:
-    """Expire the pending approvals of these decisions whose time is over.
+def expire_pending(*, tenant_id: uuid.UUID, approval_id: uuid.UUID, at: datetime) -> bool:
+    """Expire an approval whose time is over; return False when it is not pending or not due.
 
-    :return: which ones ended, or None, and nothing changed, when one of them still has time left:
-        whoever may decide it may yet.
     :raises NotInTransaction: outside a transaction.
     """
-    transaction_required()
-    pending = lock_pending(tenant_id, decision_ids)
-    if any(approval.expires_at > at for approval in pending):
-        return None
-    ended = tuple(approval.pk for approval in pending)
-    Approval.objects.filter(pk__in=ended, status=PENDING).update(status=EXPIRED, closed_at=at)
-    return ended
+    approval = lock_pending(tenant_id, approval_id)
+    if approval is None or approval.expires_at > at:
+        return False
+    moved = Approval.objects.filter(pk=approval.pk, status=PENDING).update(
+        status=EXPIRED, closed_at=at
+    )
+    return moved == 1

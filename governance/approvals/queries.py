@@ -5,21 +5,24 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection
 
-from governance.approvals.models import PENDING, Approval
+from governance.approvals.models import APPROVED, CONSUMED, PENDING, Approval
 from valdrix.kernel.db import transaction_required
 
 
-def is_any_pending(tenant_id: uuid.UUID, decision_ids: Collection[uuid.UUID]) -> bool:
-    """Tell whether any of these decisions opened an approval that is still pending."""
-    return Approval.objects.filter(
-        tenant_id=tenant_id, decision_id__in=decision_ids, status=PENDING
-    ).exists()
+def is_any_ungiven(tenant_id: uuid.UUID, approval_ids: Collection[uuid.UUID]) -> bool:
+    """Tell whether any of these approvals was not given: pending, denied, expired or withdrawn."""
+    rows = Approval.objects.filter(tenant_id=tenant_id, id__in=approval_ids)
+    return rows.exclude(status__in=(APPROVED, CONSUMED)).exists()
 
 
-def lock_pending(tenant_id: uuid.UUID, decision_ids: Collection[uuid.UUID]) -> list[Approval]:
-    """Lock and return the pending approvals that these decisions opened, in primary-key order."""
+def find_ended(tenant_id: uuid.UUID, approval_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return which of these approvals ended without being given."""
+    rows = Approval.objects.filter(tenant_id=tenant_id, id__in=approval_ids)
+    return set(rows.exclude(status__in=(APPROVED, CONSUMED, PENDING)).values_list("id", flat=True))
+
+
+def lock_pending(tenant_id: uuid.UUID, approval_id: uuid.UUID) -> Approval | None:
+    """Lock and return an approval if it is still pending."""
     transaction_required()
-    rows = Approval.objects.filter(
-        tenant_id=tenant_id, decision_id__in=decision_ids, status=PENDING
-    )
-    return list(rows.order_by("pk").select_for_update(of=("self",)))
+    rows = Approval.objects.filter(tenant_id=tenant_id, id=approval_id, status=PENDING)
+    return rows.select_for_update(of=("self",)).first()

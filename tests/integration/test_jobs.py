@@ -414,7 +414,7 @@ def test_overdue_reservations_of_every_tenant_are_settled_once(
     for world in (tenant, other_tenant):
         with transaction(world.id):
             Approval.objects.filter(tenant_id=world.id).update(expires_at=past)
-    assert tasks.reconcile_all_overdue() == "tenants=2 posted=0 released=2 inconsistent=0"
+    assert tasks.expire_all_approvals() == "tenants=2 expired=2 released=2"
     assert tasks.reconcile_all_overdue() == "tenants=2 posted=0 released=0 inconsistent=0"
     for world in (tenant, other_tenant):
         with reading(world.id):
