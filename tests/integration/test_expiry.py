@@ -210,3 +210,25 @@ def test_many_workers_end_each_approval_once(shop: Shop, run_in_threads: Any) ->
     assert sum(result["released"] for result in results) + expire(shop.world)["released"] == 8
     assert shop.budget_state(budget)["pending_usd"] == 0
     check_books(shop.world)
+
+
+def test_what_is_confirmed_is_posted_though_its_family_s_first_charge_was_released(
+    shop: Shop,
+) -> None:
+    budget = shop.budget("1000.00")
+    parent = shop.ask("150.00", key="p")["decision_id"]
+    change = {"run_id": "run-2", "resource_reference": "x"}
+    shop.ask("50.00", key="c", parent_decision_id=parent, **change)
+    shop.ask("0.00", key="z", **change)
+    assert expire(shop.world)["expired"] == 2
+
+    grown = shop.ask("70.00", key="g", **change)
+    assert grown["decision"] == "ALLOW"
+    confirmed = Api().post(f"reservations/{grown['decision_id']}/confirm", {}, key=shop.world.key)
+    assert confirmed.status_code == 200
+    make_due(shop.world)
+
+    assert overdue(shop) == {"posted": 1, "released": 0, "inconsistent": 0}
+    assert shop.budget_state(budget)["posted_usd"] == Decimal(70)
+    assert find_differences(shop.world.id) == []
+    check_books(shop.world)
