@@ -4,6 +4,7 @@ from governance.approvals.models import Approval
 from governance.audit.models import AuditEntry
 from governance.identity.models import ApiKey, Membership, User
 from governance.incidents.models import Incident
+from governance.integrations.models import Integration
 from governance.policies.models import ForcedMode, PolicyVersion
 from governance.tenants.models import Tenant
 
@@ -13,6 +14,7 @@ __all__ = (
     "AuditEntry",
     "ForcedMode",
     "Incident",
+    "Integration",
     "Membership",
     "PolicyVersion",
     "Tenant",

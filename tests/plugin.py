@@ -32,6 +32,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if hasattr(early_config, "workerinput") or os.environ.get("PYTEST_XDIST_WORKER"):
         return
     os.environ.setdefault("DJANGO_SECRET_KEY", secrets.token_urlsafe(50))
+    os.environ.setdefault("SECRET_SEALING_KEYS", secrets.token_urlsafe(32))
     os.environ[RUN_ID] = str(os.getpid())
     if os.environ.get("DATABASE_URL"):
         if not os.environ.get("DATABASE_OWNER_URL"):

@@ -39,9 +39,18 @@ from governance.admin.approvals import ApprovalAdmin
 from governance.admin.audit import AuditEntryAdmin
 from governance.admin.identity import ApiKeyAdmin
 from governance.admin.incidents import IncidentAdmin
+from governance.admin.integrations import IntegrationAdmin
 from governance.admin.policies import ForcedModeAdmin, PolicyVersionAdmin
 from governance.identity.queries import tenants_of
-from governance.models import ApiKey, Approval, AuditEntry, ForcedMode, Incident, PolicyVersion
+from governance.models import (
+    ApiKey,
+    Approval,
+    AuditEntry,
+    ForcedMode,
+    Incident,
+    Integration,
+    PolicyVersion,
+)
 from valdrix.kernel.admin import Seat, Tenancy, find_seat, seat_of
 from valdrix.kernel.db import reading, sqlstate_of
 
@@ -79,6 +88,7 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
             ("Audit log", "manage_search", "governance_auditentry", ""),
             ("Incidents", "report", "governance_incident", ""),
             ("API keys", "key", "governance_apikey", ""),
+            ("Integrations", "hub", "governance_integration", ""),
         ),
     ),
 )
@@ -317,5 +327,6 @@ console.register(Approval, ApprovalAdmin)
 console.register(AuditEntry, AuditEntryAdmin)
 console.register(Incident, IncidentAdmin)
 console.register(ApiKey, ApiKeyAdmin)
+console.register(Integration, IntegrationAdmin)
 console.register(ForcedMode, ForcedModeAdmin)
 console.register(PolicyVersion, PolicyVersionAdmin)

@@ -11,6 +11,12 @@ from governance.api.api_keys import (
     ApiKeyView,
 )
 from governance.api.audit import AuditView
+from governance.api.integrations import (
+    IntegrationRevocationView,
+    IntegrationRotationView,
+    IntegrationsView,
+    IntegrationView,
+)
 from governance.api.members import MembersView, MemberView
 
 urlpatterns = [
@@ -18,6 +24,10 @@ urlpatterns = [
     path("api-keys/<uuid:key_id>", ApiKeyView.as_view()),
     path("api-keys/<uuid:key_id>/rotate", ApiKeyRotationView.as_view()),
     path("api-keys/<uuid:key_id>/revoke", ApiKeyRevocationView.as_view()),
+    path("integrations", IntegrationsView.as_view()),
+    path("integrations/<uuid:integration_id>", IntegrationView.as_view()),
+    path("integrations/<uuid:integration_id>/rotate", IntegrationRotationView.as_view()),
+    path("integrations/<uuid:integration_id>/revoke", IntegrationRevocationView.as_view()),
     path("members", MembersView.as_view()),
     path("members/<int:person_id>", MemberView.as_view()),
     path("audit", AuditView.as_view()),

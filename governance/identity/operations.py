@@ -193,7 +193,7 @@ def issue_api_key(
     text = build_key_text(random_bytes)
     with transaction(actor.tenant_id):
         _refuse_excess(actor, rights)
-        _check_person(actor.tenant_id, terms["person_id"], rights.role)
+        check_person(tenant_id=actor.tenant_id, person_id=terms["person_id"], role=rights.role)
         key = ApiKey.objects.create(
             id=key_id,
             tenant_id=actor.tenant_id,
@@ -251,6 +251,19 @@ def revoke_api_key(*, actor: Actor, key_id: uuid.UUID) -> ApiKey:
     return key
 
 
+def check_person(*, tenant_id: uuid.UUID, person_id: int, role: str) -> None:
+    """Refuse somebody who cannot answer for a credential of a role.
+
+    :raises InvalidRequest: when they are no active member, or of a weaker role.
+    """
+    membership = queries.find_membership(tenant_id, person_id)
+    if membership is None or not membership.user.is_active:
+        # Somebody else's person and nobody at all look the same.
+        raise _invalid("/person_id", "not_a_member", "is not an active member of the tenant")
+    if Rights(role=role).excess_over(Rights(role=membership.role)):
+        raise _invalid("/role", "above_person", f"the person is only {membership.role}")
+
+
 def _invalid(pointer: str, code: str, detail: str) -> InvalidRequest:
     return InvalidRequest(
         "The request has invalid fields.", errors=(FieldError(pointer, code, detail),)
@@ -304,15 +317,6 @@ def _check_terms(terms: KeyTerms, now: datetime) -> tuple[Rights, list[str] | No
     fields.finish()
     bound = None if projects is None else frozenset(projects)
     return Rights(role=terms["role"], scopes=frozenset(scopes), projects=bound), projects
-
-
-def _check_person(tenant_id: uuid.UUID, person_id: int, role: str) -> None:
-    membership = queries.find_membership(tenant_id, person_id)
-    if membership is None or not membership.user.is_active:
-        # Somebody else's person and nobody at all look the same.
-        raise _invalid("/person_id", "not_a_member", "is not an active member of the tenant")
-    if Rights(role=role).excess_over(Rights(role=membership.role)):
-        raise _invalid("/role", "above_person", f"the person is only {membership.role}")
 
 
 def _refuse_excess(actor: Actor, wanted: Rights) -> None:

@@ -36,7 +36,7 @@ SHELL = {
     "enforcement/gate": {"ask", "evaluate", "recording", "sharing", "snapshot"},
     "enforcement/adapters": set(),
     "governance/policies": {"models", "operations", "queries"},
-    "valdrix/kernel": {"admin", "admin_display", "db", "isolation", "locks", "metrics"},
+    "valdrix/kernel": {"admin", "admin_display", "db", "isolation", "locks", "metrics", "outbound"},
 }
 
 

@@ -28,7 +28,15 @@ from billing.reservations.models import TRIGGERS
 from enforcement.ledger.domain import DECISION_MADE, EntryFacts
 from enforcement.ledger.operations import append
 from enforcement.models import Decision, IdempotencyKey
-from governance.models import Approval, AuditEntry, ForcedMode, Incident, PolicyVersion, Tenant
+from governance.models import (
+    Approval,
+    AuditEntry,
+    ForcedMode,
+    Incident,
+    Integration,
+    PolicyVersion,
+    Tenant,
+)
 from tests.factories.tenants import World
 from valdrix.kernel.db import transaction
 from valdrix.kernel.ids import new_id
@@ -56,6 +64,7 @@ def plant_rows(world: World) -> None:
     with transaction(world.id):
         _plant_governance(world.id, decision_id, now)
         _plant_incident(world.id, now)
+        _plant_integrations(world, now)
         _plant_money(world.id, decision_id, now)
         plant_decision(world.id, decision_id, now)
         IdempotencyKey.objects.create(
@@ -180,6 +189,20 @@ def _plant_incident(tenant_id: uuid.UUID, now: datetime) -> None:
         detail="{}",
         opened_at=now,
         last_seen_at=now,
+    )
+
+
+def _plant_integrations(world: World, now: datetime) -> None:
+    integration_id = new_id()
+    Integration.objects.create(
+        id=integration_id,
+        tenant_id=world.id,
+        kind="run_task",
+        name=f"run task {integration_id}",
+        sealed_secret=b"sealed",
+        person_id=world.owner.user_id,
+        created_by="user:1",
+        created_at=now,
     )
 
 

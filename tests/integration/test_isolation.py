@@ -46,6 +46,7 @@ DEFINER_FUNCTIONS = {
     "enforcement_chain_ledger_entry",
     "enforcement_lock_ledger_head",
     "governance_authenticate_key",
+    "governance_find_integration",
     "governance_find_tenant",
     "governance_memberships_of",
     "governance_tenants_for_job",

@@ -18,6 +18,7 @@ SECRETS_FILE = "secrets.env"
 GENERATED: Mapping[str, Callable[[], str]] = {
     "DJANGO_SECRET_KEY": lambda: secrets.token_urlsafe(50),
     "ENFORCEMENT_EXPORT_SIGNING_KEY": lambda: secrets.token_urlsafe(32),
+    "SECRET_SEALING_KEYS": lambda: secrets.token_urlsafe(32),
     "ENFORCEMENT_EXPORT_SIGNING_KID": lambda: f"local-{secrets.token_hex(4)}",
 }
 

@@ -57,6 +57,9 @@ RECONCILIATIONS: Final = Counter(
     "Families of reservations settled.",
     ("trigger", "status"),
 )
+OUTBOUND_CALLS: Final = Counter(
+    "valdrix_ops_outbound_calls", "Tries of calls to other systems.", ("outcome",)
+)
 
 
 def render_metrics() -> bytes:

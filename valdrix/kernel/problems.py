@@ -36,6 +36,8 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "gate_lock_timeout": 409,
     "grant_not_voidable": 409,
     "idempotency_key_reused": 409,
+    "integration_exists": 409,
+    "integration_not_active": 409,
     "last_owner": 409,
     "member_exists": 409,
     "mode_not_lower": 409,
@@ -62,6 +64,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "internal_error": 500,
     "database_unavailable": 503,
     "not_ready": 503,
+    "sealing_key_missing": 503,
     "signing_key_missing": 503,
     "statement_timeout": 504,
 }

@@ -9,6 +9,8 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
+from valdrix.kernel.addresses import AddressError, Network, read_networks
+from valdrix.kernel.sealing import SealingError, SealingKey, read_sealing_keys
 from valdrix.kernel.signing import SigningKey, SigningKeyError, read_signing_key
 from valdrix.settings.logs import build_logging
 
@@ -203,6 +205,35 @@ def _signing_key() -> SigningKey | None:
 
 
 EXPORT_SIGNING_KEY = _signing_key()
+
+
+def _networks(name: str) -> tuple[Network, ...]:
+    try:
+        return read_networks(env.list(name, default=[]))
+    except AddressError as error:
+        raise ImproperlyConfigured(f"{name}: {error}") from None
+
+
+def _sealing_keys() -> tuple[SealingKey, ...]:
+    """Return the keys of stored secrets of others; none where none is configured."""
+    try:
+        return read_sealing_keys(env.list("SECRET_SEALING_KEYS", default=[]))
+    except SealingError as error:
+        raise ImproperlyConfigured(f"SECRET_SEALING_KEYS: {error}") from None
+
+
+def _readable_file(name: str) -> str | None:
+    path = env.str(name, default="")
+    if path and not Path(path).is_file():
+        raise ImproperlyConfigured(f"{name} names no file")
+    return path or None
+
+
+SECRET_SEALING_KEYS = _sealing_keys()
+
+# Where outbound calls may go besides the public internet, and whose certificates they trust too.
+OUTBOUND_ALLOWED_NETWORKS = _networks("OUTBOUND_ALLOWED_NETWORKS")
+OUTBOUND_CA_FILE = _readable_file("OUTBOUND_CA_FILE")
 
 LOGGING = build_logging(level=env.str("LOG_LEVEL", default="INFO"))
 UNFOLD = {

@@ -1,0 +1,103 @@
+"""Reads of integrations, among them the one that is made before the tenant is known."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import connection
+
+from governance.identity.domain import MEMBER, Principal
+from governance.integrations.domain import secret_context
+from governance.integrations.models import Integration
+from valdrix.kernel.sealing import unseal
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An integration that an address names, before anything has been proven.
+
+    :ivar principal: whom it speaks for once its secret has been proven.
+    """
+
+    integration_id: uuid.UUID
+    kind: str
+    principal: Principal
+
+
+def find_caller(integration_id: uuid.UUID, kind: str) -> Caller | None:
+    """Return the active integration of an id, or None; needs no tenant.
+
+    The database function behind it sees every tenant and answers with tenant and principal of
+    this one only. An integration whose responsible person has left is none.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tenant_id, person_id, project_id FROM governance_find_integration(%s, %s)",
+            [integration_id, kind],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    tenant_id, person_id, project_id = row
+    principal = Principal(
+        tenant_id=tenant_id,
+        principal_id=f"integration:{integration_id}",
+        person_id=person_id,
+        role=MEMBER,
+        projects=None if project_id is None else frozenset({project_id}),
+    )
+    return Caller(integration_id, kind, principal)
+
+
+def find_integration(tenant_id: uuid.UUID, integration_id: uuid.UUID) -> Integration | None:
+    """Return one integration of a tenant, revoked or not."""
+    return Integration.objects.filter(tenant_id=tenant_id, pk=integration_id).first()
+
+
+def find_active_integration(tenant_id: uuid.UUID, integration_id: uuid.UUID) -> Integration | None:
+    """Return one integration of a tenant that is in use."""
+    return Integration.objects.filter(
+        tenant_id=tenant_id, pk=integration_id, revoked_at__isnull=True
+    ).first()
+
+
+def find_integrations(
+    tenant_id: uuid.UUID,
+    *,
+    kind: str | None = None,
+    before_id: uuid.UUID | None = None,
+    limit: int,
+) -> list[Integration]:
+    """Return up to ``limit`` integrations, newest first, revoked ones included.
+
+    :param before_id: the one after which, in that order, they start.
+    """
+    rows = Integration.objects.filter(tenant_id=tenant_id)
+    if kind is not None:
+        rows = rows.filter(kind=kind)
+    if before_id is not None:
+        rows = rows.filter(pk__lt=before_id)
+    return list(rows.order_by("-pk")[:limit])
+
+
+def find_active_of_kind(tenant_id: uuid.UUID, kind: str) -> list[Integration]:
+    """Return a tenant's integrations of one kind that are in use, oldest first."""
+    return list(
+        Integration.objects.filter(
+            tenant_id=tenant_id, kind=kind, revoked_at__isnull=True
+        ).order_by("pk")
+    )
+
+
+def read_secret(integration: Integration) -> str:
+    """Return the secret of an integration that is in use.
+
+    :raises SealingError: when no configured key opens it, or it is revoked.
+    """
+    return unseal(
+        bytes(integration.sealed_secret),
+        context=secret_context(integration.pk),
+        keys=settings.SECRET_SEALING_KEYS,
+    ).decode()
