@@ -34,6 +34,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     os.environ.setdefault("DJANGO_SECRET_KEY", secrets.token_urlsafe(50))
     os.environ.setdefault("SECRET_SEALING_KEYS", secrets.token_urlsafe(32))
     os.environ[RUN_ID] = str(os.getpid())
+    # Tests of telemetry bind writers of their own; what is written in passing would outlive a test.
+    os.environ["TELEMETRY_ENABLED"] = "false"
     if os.environ.get("DATABASE_URL"):
         if not os.environ.get("DATABASE_OWNER_URL"):
             raise pytest.UsageError(

@@ -10,5 +10,8 @@ class ValdrixConfig(AppConfig):
     verbose_name = "Valdrix"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks, and bind the emitter."""
         from valdrix import checks  # noqa: F401 - registering is the import's purpose
+        from valdrix.emitting import bind_emitter
+
+        bind_emitter()

@@ -30,6 +30,7 @@ from enforcement.gate.ask import Ask, OutOfTime, TimeBudget, Timer
 from enforcement.gate.decision import GateContext, Outcome, decide, encode
 from enforcement.gate.inputs import GateInput, normalise, sent_sha256
 from enforcement.gate.lastknown import last_known
+from enforcement.gate.observing import observe_decision
 from enforcement.gate.recording import Made, record_decision
 from enforcement.gate.response import (
     Record,
@@ -92,6 +93,7 @@ def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
     if not response["replayed"]:
         GATE_DECISIONS.labels(response["source"], response["decision"], response["mode"]).inc()
         GATE_LATENCY.observe(timer.elapsed_ms / 1000)
+        observe_decision(ask, response, elapsed_ms=timer.elapsed_ms)
     return response
 
 

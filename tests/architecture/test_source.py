@@ -10,7 +10,7 @@ import pytest
 from tests.architecture.source import Source, read_sources
 
 MONEY_ROOMS = ("billing", "enforcement/gate", "valdrix/kernel/money.py")
-ROOMS = ("enforcement", "billing", "governance")
+ROOMS = ("enforcement", "billing", "governance", "telemetry")
 NOT_LOCKING = {"aggregate", "count"}
 DOORS = {"api", "admin", "management"}
 

@@ -27,6 +27,7 @@ SHARED = {
     "governance_user",
     "governance_user_groups",
     "governance_user_user_permissions",
+    "telemetry_switch",
 }
 APPEND_ONLY = {
     "billing_cost_ingestion",

@@ -49,6 +49,11 @@ def tenant_models() -> list[type[models.Model]]:
     return [model for model in apps.get_models() if tenant_column(model) is not None]
 
 
+def models_of_truth() -> list[type[models.Model]]:
+    """Return the models of tenants that the application's role may read: telemetry's are not."""
+    return [model for model in tenant_models() if model._meta.app_label != "telemetry"]
+
+
 def tenant_column(model: type[models.Model]) -> str | None:
     """Return the column that names a row's tenant, or None for tables that belong to none."""
     if model is Tenant:

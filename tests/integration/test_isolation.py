@@ -23,7 +23,7 @@ from pytest_django import DjangoDbBlocker
 
 from governance.identity.domain import read_key_text
 from governance.models import ApiKey, Membership, User
-from tests.factories.rows import plant_rows, tenant_column, tenant_models
+from tests.factories.rows import models_of_truth, plant_rows, tenant_column
 from tests.factories.tenants import World, create_world, issue_key
 from valdrix.kernel.db import (
     platform_transaction,
@@ -53,7 +53,7 @@ DEFINER_FUNCTIONS = {
 }
 
 each_tenant_table = pytest.mark.parametrize(
-    "model", tenant_models(), ids=lambda model: model._meta.db_table
+    "model", models_of_truth(), ids=lambda model: model._meta.db_table
 )
 
 
@@ -231,7 +231,7 @@ def test_an_empty_database_raises_without_a_tenant_too(owner_cursor: psycopg.Cur
             timeout=120,
         )
         with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as application:
-            for model in tenant_models():
+            for model in models_of_truth():
                 with pytest.raises(psycopg.Error) as caught:
                     application.execute(fill("SELECT count(*) FROM {table}", model))
                 assert caught.value.sqlstate == NO_TENANT, model

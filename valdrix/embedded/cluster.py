@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -103,15 +104,21 @@ def create_roles(binaries: Binaries, port: int, passwords: Passwords) -> None:
 
     :raises EmbeddedError: with what psql said, when it fails.
     """
-    script = (project_directory() / "deploy" / "postgres" / "roles.sql").read_text()
+    script = _roles_file().read_text()
     given = {
         "VALDRIX_OWNER_PASSWORD": passwords.owner,
         "VALDRIX_APP_PASSWORD": passwords.app,
+        "VALDRIX_TELEMETRY_PASSWORD": passwords.telemetry,
         "PGUSER": ADMIN_ROLE,
         "PGPASSWORD": passwords.admin,
         "PGDATABASE": "postgres",
     }
     run_sql(binaries, port, script, given)
+
+
+def roles_sha256() -> str:
+    """Return the digest of the file that makes the roles."""
+    return hashlib.sha256(_roles_file().read_bytes()).hexdigest()
 
 
 def check_durable(binaries: Binaries, port: int, passwords: Passwords) -> None:
@@ -157,6 +164,10 @@ def run_sql(binaries: Binaries, port: int, script: str, given: Mapping[str, str]
         quoted = re.sub(r"PASSWORD '[^']*'", "PASSWORD '…'", result.stderr.strip())
         raise EmbeddedError(f"The database could not be set up:\n{quoted}")
     return result.stdout
+
+
+def _roles_file() -> Path:
+    return project_directory() / "deploy" / "postgres" / "roles.sql"
 
 
 def _locale_options(binaries: Binaries) -> list[str]:

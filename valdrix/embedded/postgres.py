@@ -108,6 +108,7 @@ class EmbeddedPostgres:
         return {
             "DATABASE_URL": self.app_url,
             "DATABASE_OWNER_URL": self.owner_url,
+            "TELEMETRY_DATABASE_PASSWORD": self._started().passwords.telemetry,
             "VALDRIX_EMBEDDED": "1",
         }
 
@@ -123,24 +124,26 @@ class EmbeddedPostgres:
         record, account = self._placed()
         data = Path(record.place) / "data"
         running = postmaster.find_running(data)
-        if running and record.roles_ready:
+        roles_are_current = record.roles_ready and record.roles_sha256 == cluster.roles_sha256()
+        if running and roles_are_current:
             record = replace(record, port=running.port)
             write_record(self._state, record)
             return record
         binaries = find_binaries(account)
         if not data.exists():
-            record = replace(record, roles_ready=False)
+            roles_are_current = False
             cluster.create_cluster(binaries, data.parent, record.passwords)
         cluster.check_major_version(binaries, data)
         record = self._run_server(record, binaries)
         try:
-            if not record.roles_ready:
+            if not roles_are_current:
                 cluster.create_roles(binaries, record.port, record.passwords)
             cluster.check_durable(binaries, record.port, record.passwords)
         except BaseException:
-            self._stop_locked()
+            if not running:  # Others may be using one that ran already.
+                self._stop_locked()
             raise
-        record = replace(record, roles_ready=True)
+        record = replace(record, roles_ready=True, roles_sha256=cluster.roles_sha256())
         write_record(self._state, record)
         return record
 

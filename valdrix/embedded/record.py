@@ -25,6 +25,7 @@ class Passwords:
     admin: str = field(default_factory=_password, repr=False)
     owner: str = field(default_factory=_password, repr=False)
     app: str = field(default_factory=_password, repr=False)
+    telemetry: str = field(default_factory=_password, repr=False)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class ClusterRecord:
     port: int = 0
     """The port it last ran on; 0 before its first start."""
     roles_ready: bool = False
+    roles_sha256: str = ""
+    """Of the file that the roles were made by: another release's file is run again."""
 
 
 def find_record(state: Path) -> ClusterRecord | None:

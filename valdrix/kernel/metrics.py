@@ -60,6 +60,11 @@ RECONCILIATIONS: Final = Counter(
 OUTBOUND_CALLS: Final = Counter(
     "valdrix_ops_outbound_calls", "Tries of calls to other systems.", ("outcome",)
 )
+TELEMETRY_EVENTS: Final = Counter(
+    "valdrix_ops_telemetry_events",
+    "Telemetry events by what became of them: written, known already, or lost and why.",
+    ("fate",),
+)
 
 
 def render_metrics() -> bytes:

@@ -55,6 +55,21 @@ def _number(name: str, *, default: int, minimum: int, maximum: int) -> int:
     return int(text)
 
 
+def _telemetry_store() -> dict[str, str] | None:
+    """Return what the telemetry store's connections have of their own; None turns telemetry off.
+
+    It is a way into the same database by another role: a URL, or that role's password, with
+    everything else taken from DATABASE_URL.
+    """
+    if env.str("TELEMETRY_DATABASE_URL", default=""):
+        config = _database("TELEMETRY_DATABASE_URL")
+        names = {"host": "HOST", "port": "PORT", "dbname": "NAME", "user": "USER"}
+        given = {name: str(config[key]) for name, key in names.items() if config[key]}
+        return {"user": "valdrix_telemetry", **given, "password": config["PASSWORD"]}
+    password = env.str("TELEMETRY_DATABASE_PASSWORD", default="")
+    return {"user": "valdrix_telemetry", "password": password} if password else None
+
+
 EMBEDDED = env.bool("VALDRIX_EMBEDDED", default=False)
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = _required("DJANGO_SECRET_KEY")
@@ -85,6 +100,7 @@ INSTALLED_APPS = [
     "governance",
     "billing",
     "enforcement",
+    "telemetry",
 ]
 
 MIDDLEWARE = [
@@ -182,6 +198,17 @@ GATE_TIME_BUDGET_MS = _number(
 GATE_LOCK_TIMEOUT_MS = _number(
     "ENFORCEMENT_GATE_LOCK_TIMEOUT_MS", default=1500, minimum=10, maximum=30000
 )
+
+# Telemetry: off here is off for good; the switch in its own table is for a running system.
+TELEMETRY_ENABLED = env.bool("TELEMETRY_ENABLED", default=True)
+TELEMETRY_STORE = _telemetry_store()
+TELEMETRY_QUEUE_EVENTS = _number(
+    "TELEMETRY_QUEUE_EVENTS", default=5000, minimum=100, maximum=100000
+)
+TELEMETRY_READ_TIMEOUT_MS = _number(
+    "TELEMETRY_READ_TIMEOUT_MS", default=1500, minimum=50, maximum=10000
+)
+TELEMETRY_RETENTION_DAYS = _number("TELEMETRY_RETENTION_DAYS", default=30, minimum=1, maximum=730)
 
 # Without a broker the jobs of valdrix.schedule run in `manage.py run_jobs`.
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="") or env.str("REDIS_URL", default="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -49,4 +50,37 @@ class Command(DjangoMigrate):
             with connection.cursor() as cursor:
                 # Readiness believes this table: the application reads it and never writes it.
                 cursor.execute(f"REVOKE INSERT, UPDATE, DELETE ON django_migrations FROM {quoted}")
+                _confine_functions(cursor, quoted)
+                _confine_telemetry(cursor, connection.ops.quote_name, role)
         return answer
+
+
+def _confine_functions(cursor: Any, role: str) -> None:
+    """Let only the application's role call the functions that run with their owner's rights."""
+    cursor.execute(
+        "SELECT oid::regprocedure::text FROM pg_proc"
+        " WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+    )
+    for (name,) in cursor.fetchall():
+        cursor.execute(f"REVOKE EXECUTE ON FUNCTION {name} FROM PUBLIC")
+        cursor.execute(f"GRANT EXECUTE ON FUNCTION {name} TO {role}")
+
+
+def _confine_telemetry(cursor: Any, quote: Callable[[str], str], role: str) -> None:
+    """Give telemetry's tables to telemetry's role and to no other.
+
+    Without such a role, on a server whose roles were made before there was one, nobody gets them
+    and telemetry stays off; a later run finds it.
+    """
+    cursor.execute("SELECT to_regclass('telemetry_event') IS NOT NULL")
+    if not cursor.fetchone()[0]:
+        return
+    tables = "telemetry_event, telemetry_switch"
+    cursor.execute(f"REVOKE ALL ON {tables} FROM {quote(role)}")
+    name = (settings.TELEMETRY_STORE or {}).get("user", "valdrix_telemetry")
+    cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", [name])
+    if name == role or cursor.fetchone() is None:
+        return
+    cursor.execute(f"GRANT USAGE ON SCHEMA public TO {quote(name)}")
+    cursor.execute(f"GRANT SELECT, INSERT, DELETE ON telemetry_event TO {quote(name)}")
+    cursor.execute(f"GRANT SELECT, INSERT, UPDATE ON telemetry_switch TO {quote(name)}")
