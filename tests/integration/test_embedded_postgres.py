@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -29,6 +30,7 @@ from valdrix.embedded.errors import (
     ServerDidNotStart,
 )
 from valdrix.embedded.postgres import EmbeddedPostgres, attach, throwaway_postgres
+from valdrix.embedded.record import FILE_NAME
 
 PROJECT = places.project_directory()
 IS_ROOT = os.geteuid() == 0
@@ -225,6 +227,27 @@ def test_data_and_addresses_are_kept_between_runs(state: Path) -> None:
     assert again.app_url == url
     assert ask(again.owner_url, "SELECT number FROM kept") == 7
     again.stop()
+
+
+def test_roles_that_an_earlier_release_made_are_brought_up_to_date(state: Path) -> None:
+    """A record of before telemetry's role has neither its password nor the file's digest."""
+    with attach(state) as server:
+        owner_url = server.owner_url
+        run(server.admin_url, "DROP OWNED BY valdrix_telemetry")
+        run(server.admin_url, "DROP ROLE valdrix_telemetry")
+        path = state / FILE_NAME
+        record = json.loads(path.read_text())
+        del record["passwords"]["telemetry"], record["roles_sha256"]
+        path.write_text(json.dumps(record))
+        # It need not be stopped for that: another process of the clone may be using it.
+        with attach(state) as same:
+            password = same.environment()["TELEMETRY_DATABASE_PASSWORD"]
+            url = owner_url.replace("valdrix_owner", "valdrix_telemetry").split("@")[1]
+            telemetry_url = f"postgresql://valdrix_telemetry:{password}@{url}"
+            assert ask(telemetry_url, "SELECT current_user::text") == "valdrix_telemetry"
+            assert same.owner_url == owner_url
+    with attach(state) as later:
+        assert later.environment()["TELEMETRY_DATABASE_PASSWORD"] == password
 
 
 def test_the_last_user_stops_the_server_and_nobody_else_does(state: Path) -> None:
@@ -490,5 +513,6 @@ def test_a_command_gets_the_database_of_the_clone(clone: Path) -> None:
             "DJANGO_SECRET_KEY": "given",
             "DATABASE_URL": server.app_url,
             "DATABASE_OWNER_URL": server.owner_url,
+            "TELEMETRY_DATABASE_PASSWORD": environment["TELEMETRY_DATABASE_PASSWORD"],
             "VALDRIX_EMBEDDED": "1",
         }
