@@ -6,6 +6,7 @@ from governance.identity.models import ApiKey, Membership, User
 from governance.incidents.models import Incident
 from governance.integrations.models import Integration
 from governance.policies.models import ForcedMode, PolicyVersion
+from governance.signin.models import RecoveryCode, SecondFactor, SignInSlot
 from governance.tenants.models import Tenant
 
 __all__ = (
@@ -17,6 +18,9 @@ __all__ = (
     "Integration",
     "Membership",
     "PolicyVersion",
+    "RecoveryCode",
+    "SecondFactor",
+    "SignInSlot",
     "Tenant",
     "User",
 )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import DatabaseError
 from django.http import (
@@ -24,7 +25,9 @@ from django.http import (
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from unfold.forms import AuthenticationForm
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
 from unfold.sites import UnfoldAdminSite
 
 from billing.admin.reservations import ReservationAdmin
@@ -35,12 +38,14 @@ from enforcement.admin.decisions import DecisionAdmin
 from enforcement.admin.ledger import LedgerEntryAdmin
 from enforcement.admin.overview import build_overview
 from enforcement.models import Decision, LedgerEntry
+from governance.admin.account import account_page
 from governance.admin.approvals import ApprovalAdmin
 from governance.admin.audit import AuditEntryAdmin
 from governance.admin.identity import ApiKeyAdmin
 from governance.admin.incidents import IncidentAdmin
 from governance.admin.integrations import IntegrationAdmin
 from governance.admin.policies import ForcedModeAdmin, PolicyVersionAdmin
+from governance.admin.signing_in import SignInView, end_if_over, second_step
 from governance.identity.queries import tenants_of
 from governance.models import (
     ApiKey,
@@ -95,17 +100,9 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
 """Groups of title, icon, list and query: shown as far as the person's role may see the list."""
 
 
-class SignInForm(AuthenticationForm):
-    """Lets every active person in; what they then see depends on their memberships."""
-
-    def confirm_login_allowed(self, user: Any) -> None:
-        """Refuse nobody whom the authentication backend accepted: it refuses inactive people."""
-
-
 class ConsoleSite(UnfoldAdminSite):
     """Django's admin site, with Valdrix's own door, menu and landing page."""
 
-    login_form = SignInForm
     site_title = "Valdrix"
     index_template = "valdrix/overview.html"
 
@@ -123,6 +120,7 @@ class ConsoleSite(UnfoldAdminSite):
         routes: list[Any] = [
             path("", view(self.index), name="index"),
             path("login/", self.login, name="login"),
+            path("login/code/", self.login_code, name="login_code"),
             path("logout/", view(self.logout), name="logout"),
             path("password_change/", view(self.password_change), name="password_change"),
             path(
@@ -130,6 +128,7 @@ class ConsoleSite(UnfoldAdminSite):
                 view(self.password_change_done),
                 name="password_change_done",
             ),
+            path("account/", view(self.account), name="account"),
             path("jsi18n/", view(self.i18n_javascript, cacheable=True), name="jsi18n"),
             path("tenant/", view(self.choose_tenant), name="choose_tenant"),
         ]
@@ -149,6 +148,10 @@ class ConsoleSite(UnfoldAdminSite):
         """Return a view that only signed-in people reach, with their seat; it refuses as a page."""
 
         def seated(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if end_if_over(request, now=timezone.now()):
+                return redirect_to_login(
+                    request.get_full_path(), f"{reverse('admin:login')}?over=1"
+                )
             seat = _find_seat(request)
             if seat is not None:
                 request.seat = seat  # type: ignore[attr-defined]
@@ -203,6 +206,39 @@ class ConsoleSite(UnfoldAdminSite):
                 " An owner of the tenant can change your role."
             )
         return self._message(request, HTTPStatus.FORBIDDEN, title, text)
+
+    @method_decorator((sensitive_post_parameters(), never_cache))
+    def login(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Answer the first step of signing in; who is signed in goes on to the landing page."""
+        if request.method == "GET" and self.has_permission(request):
+            return HttpResponseRedirect(reverse("admin:index"))
+        to = request.POST.get("next") or request.GET.get("next") or reverse("admin:index")
+        context = {
+            **self.each_context(request),
+            "title": "Sign in",
+            "next": to,
+            "is_over": "over" in request.GET,
+            **(extra_context or {}),
+        }
+        request.current_app = self.name
+        view = SignInView.as_view(extra_context=context, next_page=reverse("admin:index"))
+        return cast("HttpResponse", view(request))
+
+    @method_decorator((sensitive_post_parameters(), never_cache))
+    def login_code(self, request: HttpRequest) -> HttpResponse:
+        """Answer the second step of signing in, for who is in the middle of it."""
+        return second_step(request, {**self.each_context(request), "title": "Second step"})
+
+    @method_decorator(sensitive_post_parameters())
+    def account(self, request: HttpRequest) -> HttpResponse:
+        """Answer the page of one's own sign-in; it needs no tenant."""
+        title = "Your sign-in"
+        crumbs = [(None, title)]
+        return account_page(
+            request, {**self.each_context(request), "title": title, "crumbs": crumbs}
+        )
 
     def index(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

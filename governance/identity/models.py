@@ -6,6 +6,7 @@ from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
+from django.utils.crypto import salted_hmac
 
 from governance.identity.domain import MEMBER, ROLES, SCOPES
 from governance.tenants.models import Tenant
@@ -14,10 +15,22 @@ _ROLE_CHOICES = [(role, role) for role in ROLES]
 
 
 class User(AbstractUser):
-    """A person who can sign in to the console and answer for credentials."""
+    """A person who can sign in to the console and answer for credentials.
+
+    :ivar session_epoch: raised to end every session that was opened before.
+    """
+
+    session_epoch = models.PositiveIntegerField(default=0, db_default=0)
 
     class Meta:
         db_table = "governance_user"
+
+    def _get_session_auth_hash(self, secret: str | None = None) -> str:
+        """Return what a session must hold to go on: another password or epoch ends it."""
+        value = f"{self.session_epoch} {self.password}"
+        return salted_hmac(
+            "governance.User.sessions", value, secret=secret, algorithm="sha256"
+        ).hexdigest()
 
 
 class Membership(models.Model):

@@ -222,6 +222,7 @@ def _read_terms(section: Section, side: str, *, separate_requester: bool) -> App
         required=inner.whole("required", REQUIRED_APPROVALS, default=1),
         separate_requester=inner.boolean("separate_requester", default=separate_requester),
         ttl_seconds=inner.whole("ttl_seconds", TTL_SECONDS, default=86_400),
+        require_second_factor=inner.boolean("require_second_factor", default=False),
     )
     section.absorb(inner)
     return terms

@@ -100,11 +100,15 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApprovalTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """How a change is approved where no routing rule says otherwise."""
+    """How a change is approved where no routing rule says otherwise.
+
+    :ivar require_second_factor: whether approving takes a session that proved a second factor.
+    """
 
     required: int = 1
     separate_requester: bool = True
     ttl_seconds: int = 86_400
+    require_second_factor: bool = False
 
 
 class RoutingRule(msgspec.Struct, frozen=True, kw_only=True):

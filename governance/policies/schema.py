@@ -144,6 +144,11 @@ def _approval_terms() -> _Schema:
             "required": _integer(document.REQUIRED_APPROVALS, default=1),
             "separate_requester": {"type": "boolean"},
             "ttl_seconds": _integer(document.TTL_SECONDS, default=86_400),
+            "require_second_factor": {
+                "type": "boolean",
+                "default": False,
+                "description": "Approve in the console only, signed in with a second factor.",
+            },
         }
     )
 

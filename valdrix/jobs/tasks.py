@@ -20,6 +20,7 @@ from enforcement.ledger.verification import verify_ledger
 from enforcement.reconciliation.expiry import expire_approvals
 from enforcement.reconciliation.operations import reconcile_overdue
 from governance.audit.operations import Actor
+from governance.signin.operations import sweep_slots
 from valdrix.kernel.db import tenant_ids_for_job
 
 log = logging.getLogger("valdrix.jobs")
@@ -73,6 +74,11 @@ def clear_sessions() -> None:
     """Delete the console's sessions that have expired."""
     store: Any = import_module(settings.SESSION_ENGINE).SessionStore
     store.clear_expired()
+
+
+def clear_sign_ins() -> str:
+    """Delete counts of failed sign-ins that are forgotten and return how many there were."""
+    return f"slots={sweep_slots(now=timezone.now())}"
 
 
 def _verify(tenant_id: uuid.UUID) -> dict[str, int]:

@@ -75,6 +75,17 @@ def platform_transaction() -> Iterator[None]:
         yield
 
 
+def bind_tenant(tenant_id: uuid.UUID) -> None:
+    """Let the open platform transaction go on as one of a tenant's, or of the next tenant's.
+
+    For what belongs to a person and has to be told to each of their tenants.
+
+    :raises NotInTransaction: outside a transaction.
+    """
+    transaction_required()
+    _bind(tenant_id, ORDINARY)
+
+
 @contextmanager
 def savepoint() -> Iterator[None]:
     """Run a block that may fail without losing the transaction around it.

@@ -46,6 +46,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "policy_version_conflict": 409,
     "request_fingerprint_mismatch": 409,
     "reservation_not_active": 409,
+    "second_factor_enrolled": 409,
     "settlement_inconsistent": 409,
     "tenant_exists": 409,
     "user_exists": 409,
@@ -59,6 +60,9 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "invalid_plan": 422,
     "invalid_policy": 422,
     "invalid_request": 422,
+    "password_refused": 422,
+    "second_factor_code_refused": 422,
+    "sign_in_locked": 429,
     "throttled": 429,
     # 5xx
     "internal_error": 500,

@@ -106,6 +106,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "valdrix.kernel.http.request_id.RequestIdMiddleware",
     "valdrix.kernel.http.measuring.MeasuringMiddleware",
+    "valdrix.kernel.http.content_policy.ContentPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -161,7 +162,15 @@ WHITENOISE_USE_FINDERS = EMBEDDED
 
 # TLS is ended by the proxy in front of external set-ups; the embedded one speaks plain loopback.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not EMBEDDED
-SESSION_COOKIE_HTTPONLY = True
+# A browser takes a name with this prefix only over TLS, from this very host, for all paths: no
+# neighbour below the same domain can plant a cookie of that name.
+_COOKIE_PREFIX = "" if EMBEDDED else "__Host-"
+SESSION_COOKIE_NAME = f"{_COOKIE_PREFIX}valdrix_session"
+CSRF_COOKIE_NAME = f"{_COOKIE_PREFIX}valdrix_csrf"
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+# Lax, so that a link in a message opens the page for who is signed in; no page acts on GET.
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+# The console ends idle sessions sooner: governance.admin.signing_in.
 SESSION_COOKIE_AGE = 12 * 3600
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CONTENT_TYPE_NOSNIFF = True

@@ -1,0 +1,1 @@
+"""Commands of who is who and what is allowed."""
