@@ -32,6 +32,12 @@ FREE = LIMITS[ACCOUNT].free
 MANY = 60
 
 
+@pytest.fixture(autouse=True)
+def _cheap_passwords(settings: Any) -> None:
+    """Judge a password within a millisecond: many are judged here, and none is a secret."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def address() -> str:
     """Give an address of this test's own, so that no other test's guesses count."""
