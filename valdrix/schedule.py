@@ -24,18 +24,12 @@ class Job:
     singleton: bool
 
 
-_FIVE_MINUTES: Final = int(timedelta(minutes=5).total_seconds())
 _HOUR: Final = int(timedelta(hours=1).total_seconds())
 _DAY: Final = int(timedelta(days=1).total_seconds())
 
 # fmt: off
 JOBS: Final[tuple[Job, ...]] = (
-    Job(
-        "reconcile-overdue",
-        "valdrix.jobs.tasks.reconcile_all_overdue",
-        _FIVE_MINUTES,
-        singleton=False,
-    ),
+    Job("reconcile-overdue", "valdrix.jobs.tasks.reconcile_all_overdue", 60, singleton=False),
     Job("expire-approvals", "valdrix.jobs.tasks.expire_all_approvals", 60, singleton=False),
     Job("check-integrity", "valdrix.jobs.tasks.check_all_integrity", _DAY, singleton=True),
     Job("verify-ledgers", "valdrix.jobs.tasks.verify_ledgers", _DAY, singleton=True),

@@ -87,7 +87,11 @@ _CONFIRM: Final = """
 UPDATE billing_charge SET confirmed_at = %s
  WHERE tenant_id = %s AND family_id = %s AND state = 'active' AND confirmed_at IS NULL
 """
-
+_PROLONG: Final = """
+UPDATE billing_reservation r SET due_at = greatest(r.due_at, r.reserved_at + %s * interval '1 hour')
+  FROM billing_charge c
+ WHERE c.id = r.charge_id AND r.tenant_id = %s AND c.family_id = %s AND r.state = 'active'
+"""
 _POST_LINES: Final = """
 UPDATE billing_reservation_line l
    SET state = CASE WHEN s.posted = 0 AND l.amount_usd > 0 THEN 'voided' ELSE 'posted' END,
@@ -267,6 +271,13 @@ def confirm_family(*, tenant_id: uuid.UUID, family_id: uuid.UUID, at: datetime) 
     with connection.cursor() as cursor:
         cursor.execute(_CONFIRM, [at, tenant_id, family_id])
         return bool(cursor.rowcount)
+
+
+def prolong_family(*, tenant_id: uuid.UUID, family_id: uuid.UUID, hours: int) -> None:
+    """Let no active reservation of a locked family be due sooner than this after its start."""
+    transaction_required()
+    with connection.cursor() as cursor:
+        cursor.execute(_PROLONG, [hours, tenant_id, family_id])
 
 
 class LinesMoved(RuntimeError):

@@ -61,8 +61,13 @@ class Timer:
 
         :raises OutOfTime: when the budget is used up.
         """
-        if time.monotonic() - self._started > self._budget_seconds:
+        if self.is_over:
             raise OutOfTime
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the budget is used up."""
+        return time.monotonic() - self._started > self._budget_seconds
 
     @property
     def elapsed_ms(self) -> int:

@@ -28,7 +28,7 @@ from enforcement.decisions.queries import find_response
 from enforcement.gate import failsafe
 from enforcement.gate.ask import Ask, OutOfTime, TimeBudget, Timer
 from enforcement.gate.decision import GateContext, Outcome, decide, encode
-from enforcement.gate.inputs import GateInput, normalise, sent_sha256
+from enforcement.gate.inputs import K8S_ADMISSION, GateInput, normalise, sent_sha256
 from enforcement.gate.lastknown import last_known
 from enforcement.gate.observing import observe_decision
 from enforcement.gate.recording import Made, record_decision
@@ -58,6 +58,7 @@ from valdrix.kernel.db import (
     is_database_down,
     reading,
     sqlstate_of,
+    time_limit,
     transaction,
 )
 from valdrix.kernel.metrics import GATE_DECISIONS, GATE_FAILURES, GATE_LATENCY
@@ -69,7 +70,10 @@ _POLICY_ATTEMPTS: Final = 3
 _RECORDING_ATTEMPTS: Final = 2
 """A COMMIT that was still on its way may land during the first attempt; the second finds it."""
 _RECORDING: Final = TimeLimits(lock_timeout_ms=200, statement_timeout_ms=500)
+_RECORDING_SECONDS: Final = 0.6
 """A fail-safe outcome is recorded quickly or not at all: the caller has waited already."""
+_GRACE_SECONDS: Final = 0.1
+"""The server's own time-outs come first: they leave a connection that can be used again."""
 
 
 class RequestFingerprintMismatch(Refused):
@@ -99,11 +103,12 @@ def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
 
 def _evaluate_or_fail_safe(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
     try:
-        for _ in range(_POLICY_ATTEMPTS):
-            try:
-                return _evaluate_once(ask, budget, timer)
-            except _PolicyMoved:
-                timer.check()
+        with time_limit(budget.total_ms / 1000 + _GRACE_SECONDS):
+            for _ in range(_POLICY_ATTEMPTS):
+                try:
+                    return _evaluate_once(ask, budget, timer)
+                except _PolicyMoved:
+                    timer.check()
         reason = failsafe.LOCK_CONTENDED
     except (GateLockTimeout, GateLockContended) as refusal:
         reason = refusal.problem_code
@@ -112,7 +117,9 @@ def _evaluate_or_fail_safe(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[s
     except OutOfTime:
         reason = failsafe.TIMEOUT
     except Exception as error:
-        reason = failsafe.reason_for_sqlstate(sqlstate_of(error))
+        reason = (
+            failsafe.TIMEOUT if timer.is_over else failsafe.reason_for_sqlstate(sqlstate_of(error))
+        )
         log.warning("gate fails safe: %s", reason, exc_info=error)
     GATE_FAILURES.labels(reason).inc()
     return _fail_safe(ask, reason, timer)
@@ -276,8 +283,19 @@ def _hold_order(
         ),
         month=month_of(now),
         reserved_at=now,
-        due_at=now + timedelta(hours=question.governing.policy.reservations.sla_hours),
+        due_at=now + _held_for(question),
     )
+
+
+def _held_for(question: _Question) -> timedelta:
+    """Return after which time a reservation is due, unless it was confirmed.
+
+    What an admission let through a later admission step may still have refused.
+    """
+    terms = question.governing.policy.reservations
+    if question.gate_input.source == K8S_ADMISSION:
+        return timedelta(seconds=terms.admission_ttl_seconds)
+    return timedelta(hours=terms.sla_hours)
 
 
 def _open_approval(ask: Ask, context: GateContext, outcome: Outcome) -> OpenedApproval | None:
@@ -324,6 +342,15 @@ def _build_record(ask: Ask, context: GateContext, outcome: Outcome, timer: Timer
 
 def _fail_safe(ask: Ask, reason: str, timer: Timer) -> dict[str, Any]:
     """Answer what cannot be evaluated, and record it when the database still answers."""
+    with time_limit(_RECORDING_SECONDS):
+        recorded = _try_to_record(ask, reason, timer)
+    if recorded is not None:
+        return recorded
+    governing_or_none = last_known.find(ask.tenant_id)
+    return build_response(_fail_safe_record(ask, reason, governing_or_none, timer))
+
+
+def _try_to_record(ask: Ask, reason: str, timer: Timer) -> dict[str, Any] | None:
     drop_lost_connection()
     for _ in range(0 if ask.request.dry_run else _RECORDING_ATTEMPTS):
         try:
@@ -338,8 +365,7 @@ def _fail_safe(ask: Ask, reason: str, timer: Timer) -> dict[str, Any]:
             log.warning("a fail-safe outcome could not be recorded", exc_info=error)
             if is_database_down(error):
                 break
-    governing_or_none = last_known.find(ask.tenant_id)
-    return build_response(_fail_safe_record(ask, reason, governing_or_none, timer))
+    return None
 
 
 def _record_fail_safe(

@@ -29,6 +29,7 @@ from enforcement.decisions.models import Decision
 from enforcement.ledger import domain as ledger
 from enforcement.ledger.domain import EntryFacts
 from enforcement.ledger.operations import append
+from enforcement.reconciliation.admission import release_lapsed_admissions
 from enforcement.reconciliation.approval import is_any_unapproved
 from enforcement.reconciliation.domain import (
     OVERDUE_POSTED,
@@ -116,6 +117,11 @@ def confirm(
             tenant_id=actor.tenant_id, family_id=family.family_id, at=actor.at
         )
         if is_new:
+            # What was let through for minutes only is now held as long as everything else.
+            terms = read_live_policy(actor.tenant_id).policy.reservations
+            families.prolong_family(
+                tenant_id=actor.tenant_id, family_id=family.family_id, hours=terms.sla_hours
+            )
             facts = _facts(actor, family, decision_id, event=ledger.CONFIRMED)
             append(tenant_id=actor.tenant_id, facts=[facts])
         return {
@@ -334,8 +340,10 @@ def _settle_overdue(actor: Actor, family_id: uuid.UUID) -> str | None:
     try:
         with transaction(actor.tenant_id):
             family = families.lock_family(actor.tenant_id, family_id, skip_locked=True)
-            if family is None or not _is_due(actor, family):
+            if family is None:
                 return None
+            if not _is_due(actor, family):
+                return release_lapsed_admissions(actor, family)
             if is_any_unapproved(actor.tenant_id, family.decision_ids):
                 return None  # Expiry releases what nobody approved; then the rest is settled.
             is_confirmed = family.confirmed_at is not None

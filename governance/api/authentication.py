@@ -16,10 +16,12 @@ from rest_framework.request import Request
 from governance.api.remembered import remembered
 from governance.identity.domain import ApiKeyText, Principal, read_key_text
 from governance.identity.queries import find_key_principal
-from valdrix.kernel.db import drop_lost_connection, is_database_down
+from valdrix.kernel.db import drop_lost_connection, is_database_down, time_limit
 from valdrix.kernel.metrics import AUTH_ATTEMPTS
 
 _SCHEME: Final = "bearer"
+_JUDGED_WITHIN_SECONDS: Final = 1.5
+"""A database that has not said by then whose key it is counts as down."""
 
 
 class ApiKeyAuthentication(BaseAuthentication):
@@ -51,7 +53,8 @@ class ApiKeyAuthentication(BaseAuthentication):
         another one cannot be judged, and the database's error says so (503).
         """
         try:
-            principal = find_key_principal(key)
+            with time_limit(_JUDGED_WITHIN_SECONDS):
+                principal = find_key_principal(key)
         except (DatabaseError, InterfaceError) as error:
             known = remembered.find(key.digest) if is_database_down(error) else None
             drop_lost_connection()

@@ -1,4 +1,4 @@
-"""A TCP proxy that fails where it is told to: at a statement, after some bytes, around a COMMIT."""
+"""A TCP proxy that fails where it is told to: at a statement, after some bytes, by going silent."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-BEFORE, LATE, UNANSWERED, DELAYED = "before", "late", "unanswered", "delayed"
+BEFORE, LATE, UNANSWERED, DELAYED, SWALLOWED = (
+    "before",
+    "late",
+    "unanswered",
+    "delayed",
+    "swallowed",
+)
 """What becomes of the bytes that match: never sent on; sent on when the client is gone; sent on,
-and the connection is cut when the server answers; sent on after a while."""
+and the connection is cut when the server answers; sent on after a while; lost, as everything
+after them, with nothing cut."""
 
 
 @dataclass
@@ -39,12 +48,23 @@ class Proxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self.port = self._listener.getsockname()[1]
         self.passed_bytes = 0
+        self._is_stalled = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def arm(self, cut: Cut) -> Cut:
         """Let the next chunk that matches fail."""
         self.passed_bytes, self._cut = 0, cut
         return cut
+
+    def stall(self) -> None:
+        """Swallow everything from now on, of new connections too, and break none of them."""
+        self._is_stalled.set()
+
+    def flow(self) -> None:
+        """Let new connections through again; what was swallowed is lost, and so are its ends."""
+        self._is_stalled.clear()
+        for pair in self._pairs:
+            _cut_off(*pair)
 
     def close(self) -> None:
         """Stop listening and cut every connection."""
@@ -69,6 +89,8 @@ class Proxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
+                if self._is_stalled.is_set():
+                    continue
                 cut, start = self._cut, self.passed_bytes
                 self.passed_bytes += len(data)
                 if cut is None or not _is_met(cut, data, self.passed_bytes):
@@ -89,7 +111,9 @@ class Proxy:
         lost: threading.Event,
     ) -> None:
         cut.happened.set()
-        if cut.kind == DELAYED:
+        if cut.kind == SWALLOWED:
+            self.stall()
+        elif cut.kind == DELAYED:
             time.sleep(cut.delay_seconds)
             server.sendall(data)
         elif cut.kind == UNANSWERED:
@@ -103,10 +127,13 @@ class Proxy:
         else:
             _cut_off(client, server)
 
-    @staticmethod
-    def _to_client(client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
+    def _to_client(
+        self, client: socket.socket, server: socket.socket, lost: threading.Event
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
+                if self._is_stalled.is_set():
+                    continue
                 if lost.is_set():
                     break
                 client.sendall(data)
@@ -122,3 +149,18 @@ def _cut_off(*ends: socket.socket) -> None:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
         end.close()
+
+
+@contextlib.contextmanager
+def proxied(connection: Any) -> Iterator[Proxy]:
+    """Let a Django connection of this process reach its database through a proxy."""
+    connection.close()
+    real = dict(connection.settings_dict)
+    made = Proxy(real["HOST"], int(real["PORT"]))
+    connection.settings_dict.update(HOST="127.0.0.1", PORT=str(made.port))
+    try:
+        yield made
+    finally:
+        connection.close()
+        connection.settings_dict.update(real)
+        made.close()

@@ -15,7 +15,7 @@ from django.db import close_old_connections, connection
 
 from enforcement.gate.failsafe import DECISION_BY_MODE, EVALUATION_ERROR
 from enforcement.models import Decision
-from tests.crash.proxy import BEFORE, DELAYED, LATE, UNANSWERED, Cut, Proxy
+from tests.crash.proxy import BEFORE, DELAYED, LATE, UNANSWERED, Cut, Proxy, proxied
 from tests.factories.headroom import Shop
 from tests.factories.sums import check_chain, find_differences
 from tests.factories.tenants import World
@@ -51,16 +51,8 @@ ROLLED_BACK = {
 @pytest.fixture
 def proxy(database: None) -> Iterator[Proxy]:
     """Let this process reach its database through a proxy."""
-    connection.close()
-    real = dict(connection.settings_dict)
-    made = Proxy(real["HOST"], int(real["PORT"]))
-    connection.settings_dict.update(HOST="127.0.0.1", PORT=str(made.port))
-    try:
+    with proxied(connection) as made:
         yield made
-    finally:
-        connection.close()
-        connection.settings_dict.update(real)
-        made.close()
 
 
 @pytest.fixture

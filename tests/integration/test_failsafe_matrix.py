@@ -1,4 +1,4 @@
-"""Three modes and five kinds of bad luck: each cell answers as documented, none is a 500."""
+"""Three modes and six kinds of bad luck: each cell answers as documented, none is a 500."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
+from prometheus_client import REGISTRY
 
 from enforcement.gate.lastknown import last_known
 from governance.api.remembered import remembered
 from tests.client import Api
 from tests.conftest import owner_dsn
+from tests.crash.proxy import SWALLOWED, Cut, proxied
 from tests.factories.headroom import Shop
 from tests.factories.sums import check_chain, find_differences
 from tests.factories.tenants import World
@@ -23,7 +25,8 @@ from tests.factories.tenants import World
 DECISIONS = {"shadow": "ALLOW", "soft": "REQUIRE_APPROVAL", "hard": "DENY"}
 BUDGET_MS = 400
 SLACK_SECONDS = 3.0
-"""Two time budgets, a refused connection, and a machine that is busy with other tests."""
+"""Judging the key, the budget, recording the outcome, and a machine busy with other tests."""
+BACK_WITHIN_SECONDS = 5.0
 
 
 @contextmanager
@@ -95,8 +98,23 @@ def ask_quickly(shop: Shop) -> dict[str, Any]:
     return answer
 
 
+def wait_for_service() -> None:
+    """Wait until this process has found out that its database is back; five seconds at most."""
+    deadline = time.monotonic() + BACK_WITHIN_SECONDS
+    while True:
+        connection.close()
+        try:
+            connection.ensure_connection()
+        except OperationalError:
+            assert time.monotonic() < deadline, "the database is back, and nobody noticed"
+            time.sleep(0.05)
+        else:
+            return
+
+
 def check_afterwards(shop: Shop) -> None:
     """With luck back, the same key is evaluated and the books are right."""
+    wait_for_service()
     retried = shop.ask("10.00", key="unlucky")
     assert (retried["decision"], retried["replayed"]) == ("ALLOW", False)
     assert find_differences(shop.world.id) == []
@@ -117,6 +135,57 @@ def test_connections_used_up(shop: Shop) -> None:
         answer = ask_quickly(shop)
 
     assert answer["persisted"] is False
+    check_afterwards(shop)
+
+
+def test_a_stall_in_the_middle(shop: Shop) -> None:
+    """Packets are swallowed and no connection breaks: the budget ends the wait, not the network."""
+    with proxied(connection) as proxy:
+        shop.ask("1.00", key="seen")
+        cut = proxy.arm(Cut(b"INSERT INTO billing_charge", SWALLOWED))
+
+        answer = ask_quickly(shop)
+
+        assert cut.happened.is_set()
+    assert (answer["reason_codes"], answer["persisted"]) == (["gate_timeout"], False)
+    check_afterwards(shop)
+
+
+def test_a_stall_before_the_call(shop: Shop) -> None:
+    """The open connection and every new one are silent; only the first call waits for them."""
+    with proxied(connection) as proxy:
+        shop.ask("1.00", key="seen")
+        proxy.stall()
+
+        first = ask_quickly(shop)
+        refused = sample("refused")
+        second = ask_quickly(shop)
+
+        assert first["reason_codes"] == ["gate_timeout"]
+        assert second["reason_codes"] == ["gate_evaluation_error"]
+        assert (second["persisted"], second["mode"]) == (False, shop.mode)  # type: ignore[attr-defined]
+        assert sample("refused") > refused, "the second call was answered without asking"
+        proxy.flow()
+        wait_for_service()
+        assert shop.ask("1.00", key="back")["persisted"] is True
+    check_afterwards(shop)
+
+
+def sample(event: str) -> float:
+    value = REGISTRY.get_sample_value("valdrix_ops_database_circuit_events_total", {"event": event})
+    return value or 0.0
+
+
+def test_a_dead_database_is_not_asked_by_every_call(shop: Shop) -> None:
+    with database_down():
+        before = sample("opened")
+        for _ in range(3):
+            ask_quickly(shop)
+        refused = sample("refused")
+        ask_quickly(shop)
+
+        assert sample("opened") >= before
+        assert sample("refused") >= refused + 2, "neither for the key nor for the gate"
     check_afterwards(shop)
 
 

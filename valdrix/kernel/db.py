@@ -16,6 +16,26 @@ from typing import Final
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.db import transaction as _django
 
+from valdrix.kernel.postgresql.deadline import time_limit
+
+__all__ = [
+    "LONG_READ",
+    "ORDINARY",
+    "NotInTransaction",
+    "TimeLimits",
+    "drop_lost_connection",
+    "is_database_down",
+    "platform_transaction",
+    "reading",
+    "savepoint",
+    "snapshot_reading",
+    "sqlstate_of",
+    "tenant_ids_for_job",
+    "time_limit",
+    "transaction",
+    "transaction_required",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:

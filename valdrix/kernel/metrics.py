@@ -14,6 +14,7 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
 )
@@ -30,6 +31,16 @@ REQUEST_DURATION: Final = Histogram(
     buckets=_LATENCY_BUCKETS,
 )  # fmt: skip
 DB_ERRORS: Final = Counter("db_errors", "Database errors by their SQLSTATE class.", ("class",))
+DATABASE_CIRCUIT_OPEN: Final = Gauge(
+    "valdrix_ops_database_circuit_open",
+    "Processes that get no answer from the database and probe it.",
+    multiprocess_mode="livesum",
+)
+DATABASE_CIRCUIT_EVENTS: Final = Counter(
+    "valdrix_ops_database_circuit_events",
+    "What the database's circuit breaker did: opened, closed, probe_failed, refused.",
+    ("event",),
+)
 AUTH_ATTEMPTS: Final = Counter("auth_attempts", "Authentications by API key.", ("outcome",))
 
 GATE_DECISIONS: Final = Counter(

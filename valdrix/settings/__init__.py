@@ -32,6 +32,7 @@ def _database(name: str) -> dict[str, Any]:
         raise ImproperlyConfigured(f"{name} is not a database URL") from error
     if config.get("ENGINE") != "django.db.backends.postgresql":
         raise ImproperlyConfigured(f"{name} must be a postgresql:// URL")
+    config["ENGINE"] = "valdrix.kernel.postgresql"
     config["CONN_MAX_AGE"] = 60
     config["CONN_HEALTH_CHECKS"] = True
     config.setdefault("OPTIONS", {}).update(

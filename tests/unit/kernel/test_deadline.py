@@ -1,0 +1,119 @@
+"""A thread's limit cuts its own connections, in time, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from valdrix.kernel.postgresql.deadline import (
+    Guard,
+    guard_socket,
+    remaining_seconds,
+    time_limit,
+)
+
+SOON = 0.05
+LATER = 30.0
+
+
+@pytest.fixture
+def guarded() -> Iterator[tuple[socket.socket, Guard]]:
+    """Give one end of a connection whose other end never says anything."""
+    ours, theirs = socket.socketpair()
+    guard = guard_socket(ours.fileno())
+    ours.settimeout(LATER)
+    yield ours, guard
+    guard.release()
+    ours.close()
+    theirs.close()
+
+
+def test_whoever_waits_is_told_when_the_time_is_over(guarded: tuple[socket.socket, Guard]) -> None:
+    ours, _ = guarded
+
+    with time_limit(SOON):
+        assert ours.recv(1) == b"", "cut: the end of the stream, not the socket's own time-out"
+
+
+def test_a_limit_that_has_ended_cuts_nothing(guarded: tuple[socket.socket, Guard]) -> None:
+    ours, _ = guarded
+
+    with time_limit(SOON):
+        pass
+    ours.settimeout(3 * SOON)
+
+    with pytest.raises(TimeoutError):
+        ours.recv(1)
+
+
+def test_an_inner_limit_does_not_lengthen_the_outer(guarded: tuple[socket.socket, Guard]) -> None:
+    ours, _ = guarded
+
+    with time_limit(SOON), time_limit(LATER):
+        assert (remaining_seconds() or 0) <= SOON
+        assert ours.recv(1) == b""
+
+
+def test_an_inner_limit_ends_before_the_outer(guarded: tuple[socket.socket, Guard]) -> None:
+    ours, _ = guarded
+
+    with time_limit(LATER):
+        with time_limit(SOON):
+            assert ours.recv(1) == b""
+        assert (remaining_seconds() or 0) > 1
+    assert remaining_seconds() is None
+
+
+def test_another_threads_connection_is_left_alone(guarded: tuple[socket.socket, Guard]) -> None:
+    ours, _ = guarded
+    ours.settimeout(4 * SOON)
+
+    def limited() -> None:
+        with time_limit(SOON):
+            threading.Event().wait(2 * SOON)
+
+    other = threading.Thread(target=limited)
+    other.start()
+    with pytest.raises(TimeoutError):
+        ours.recv(1)
+    other.join()
+
+
+def test_a_released_connection_is_not_cut_though_its_number_is_used_again() -> None:
+    ours, theirs = socket.socketpair()
+    number = ours.fileno()
+    guard = guard_socket(number)
+    with time_limit(SOON):
+        guard.release()
+        ours.close()
+        again, other = socket.socketpair()
+        assert number in {again.fileno(), other.fileno()}
+        again.settimeout(3 * SOON)
+        with pytest.raises(TimeoutError):
+            again.recv(1)
+    for end in (again, other, theirs):
+        end.close()
+
+
+def test_a_forked_process_keeps_its_limits(guarded: tuple[socket.socket, Guard]) -> None:
+    ours, _ = guarded
+    with time_limit(SOON):
+        ours.recv(1)
+    fresh, silent = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        guard_socket(fresh.fileno())
+        fresh.settimeout(2.0)
+        status = 1
+        try:
+            with time_limit(SOON):
+                status = 0 if fresh.recv(1) == b"" else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    fresh.close()
+    silent.close()

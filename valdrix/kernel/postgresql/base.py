@@ -1,0 +1,140 @@
+"""What Django loads: its own PostgreSQL wrapper, whose connections are had in time or not at all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import psycopg
+from django.db.backends.postgresql import base
+
+from valdrix.kernel.postgresql.circuit import find_circuit
+from valdrix.kernel.postgresql.deadline import (
+    Guard,
+    guard_socket,
+    remaining_seconds,
+    time_limit,
+)
+
+Connection = psycopg.Connection[Any]
+
+CONNECT_SECONDS: Final = 1.0
+"""What one connection may take to open for a caller that has a limit."""
+SILENT_SECONDS: Final = 0.25
+"""An attempt that was given this long and got no word met a server that does not answer."""
+_USABLE_SECONDS: Final = 1.0
+_PROBE_SECONDS: Final = 2.0
+
+
+class _Attempt:
+    """One connection being opened by a thread of its own, which may be left to itself.
+
+    The driver's own time-out is in whole seconds and does not cover the look-up of the name.
+    """
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._is_left = False
+        self._had: Connection | None = None
+        self._error: Exception | None = None
+        threading.Thread(target=self._run, name="database-connect", daemon=True).start()
+
+    def _run(self) -> None:
+        had, error = None, None
+        try:
+            had = self._connect()
+        except Exception as raised:  # noqa: BLE001 - raised again where it is waited for
+            error = raised
+        with self._lock:
+            self._had, self._error = had, error
+            self._ended.set()
+            is_left = self._is_left
+        if is_left and had is not None:
+            had.close()
+
+    def wait(self, seconds: float) -> Connection:
+        """Return the connection.
+
+        :raises psycopg.errors.ConnectionTimeout: when it did not come in time; when it comes
+            later, it is closed.
+        """
+        self._ended.wait(seconds)
+        with self._lock:
+            if not self._ended.is_set():
+                self._is_left = True
+                raise psycopg.errors.ConnectionTimeout("no connection within the caller's limit")
+        if self._error is not None:
+            raise self._error
+        assert self._had is not None
+        return self._had
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """Django's connection to PostgreSQL, behind a circuit breaker and under its thread's limits."""
+
+    _guard: Guard | None = None
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
+        """Open a connection within the thread's limit.
+
+        :raises CircuitOpen: at once, while the server is known not to answer.
+        """
+        circuit = find_circuit(conn_params)
+        circuit.check()
+        connect: Callable[[], Connection] = partial(super().get_new_connection, conn_params)
+        began = time.monotonic()
+        try:
+            connection = _connect_in_time(connect)
+        except psycopg.Error as error:
+            circuit.failed(
+                used_up_its_time=isinstance(error, psycopg.errors.ConnectionTimeout)
+                and time.monotonic() - began >= SILENT_SECONDS,
+                probe=partial(_probe, conn_params),
+            )
+            raise
+        circuit.succeeded()
+        self._release_guard()
+        self._guard = guard_socket(connection.pgconn.socket)
+        return connection
+
+    def _close(self) -> None:
+        self._release_guard()
+        super()._close()  # type: ignore[misc]  # the stubs leave it out
+
+    def _release_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.release()
+
+    def is_usable(self) -> bool:
+        """Tell whether the connection answers, and soon."""
+        with time_limit(_USABLE_SECONDS):
+            return super().is_usable()
+
+
+def _connect_in_time(connect: Callable[[], Connection]) -> Connection:
+    remaining = remaining_seconds()
+    if remaining is None:
+        return connect()
+    if remaining == 0:
+        raise psycopg.errors.ConnectionTimeout("the caller's limit is used up")
+    return _Attempt(connect).wait(min(remaining, CONNECT_SECONDS))
+
+
+def _probe(parameters: dict[str, Any]) -> None:
+    """Sign in and ask for one row.
+
+    :raises psycopg.Error: when that does not work, or not within two seconds.
+    """
+    _Attempt(partial(_ask_once, parameters)).wait(_PROBE_SECONDS)
+
+
+def _ask_once(parameters: dict[str, Any]) -> Connection:
+    with psycopg.connect(**parameters) as connection:
+        connection.execute("SELECT 1")
+    return connection
