@@ -70,9 +70,9 @@ _POLICY_ATTEMPTS: Final = 3
 _RECORDING_ATTEMPTS: Final = 2
 """A COMMIT that was still on its way may land during the first attempt; the second finds it."""
 _RECORDING: Final = TimeLimits(lock_timeout_ms=200, statement_timeout_ms=500)
-_RECORDING_SECONDS: Final = 0.6
+_RECORDING_MS: Final = 600
 """A fail-safe outcome is recorded quickly or not at all: the caller has waited already."""
-_GRACE_SECONDS: Final = 0.1
+_GRACE_MS: Final = 100
 """The server's own time-outs come first: they leave a connection that can be used again."""
 
 
@@ -103,7 +103,7 @@ def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
 
 def _evaluate_or_fail_safe(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
     try:
-        with time_limit(budget.total_ms / 1000 + _GRACE_SECONDS):
+        with time_limit((budget.total_ms + _GRACE_MS) / 1000):
             for _ in range(_POLICY_ATTEMPTS):
                 try:
                     return _evaluate_once(ask, budget, timer)
@@ -342,7 +342,7 @@ def _build_record(ask: Ask, context: GateContext, outcome: Outcome, timer: Timer
 
 def _fail_safe(ask: Ask, reason: str, timer: Timer) -> dict[str, Any]:
     """Answer what cannot be evaluated, and record it when the database still answers."""
-    with time_limit(_RECORDING_SECONDS):
+    with time_limit(_RECORDING_MS / 1000):
         recorded = _try_to_record(ask, reason, timer)
     if recorded is not None:
         return recorded

@@ -102,9 +102,14 @@ _current: Final = _Thread()
 
 
 def _start_afresh() -> None:
-    """Begin anew in a process that was forked: threads stay behind in the parent."""
+    """Begin anew in a process that was forked.
+
+    Threads stay behind in the parent, and so does what its connections are for: to shut one down
+    here would shut it down there.
+    """
     global _watchdog  # noqa: PLW0603 - the one place that may replace it
     _watchdog = _Watchdog()
+    _current.guards, _current.limit = set(), None
 
 
 os.register_at_fork(after_in_child=_start_afresh)
