@@ -82,3 +82,10 @@ storm-crash: $(DEV_STAMP)
 storm: $(DEV_STAMP)
 	@VALDRIX_STORM=1 $(VENV)/bin/python -m pytest -p no:randomly -s --durations=0 \
 		tests/concurrency/test_storms.py tests/concurrency/test_money_machine.py
+
+# make bench        the gate against the floors of this machine (minutes): writes docs/benchmarks.md
+#                   QUICK=1: one short round; ONLY=throughput,decide: these sections; OUT=DIR: not docs/
+.PHONY: bench
+bench: $(DEV_STAMP)
+	@$(VENV)/bin/python -m tests.benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(OUT),--out $(OUT)) $(if $(STEP),--step "$(STEP)")
