@@ -37,6 +37,7 @@ from enforcement.admin.accounts import AccountAdmin
 from enforcement.admin.decisions import DecisionAdmin
 from enforcement.admin.ledger import LedgerEntryAdmin
 from enforcement.admin.overview import build_overview
+from enforcement.admin.policies import PolicyAdmin
 from enforcement.models import Decision, LedgerEntry
 from governance.admin.account import account_page
 from governance.admin.approvals import ApprovalAdmin
@@ -44,7 +45,7 @@ from governance.admin.audit import AuditEntryAdmin
 from governance.admin.identity import ApiKeyAdmin
 from governance.admin.incidents import IncidentAdmin
 from governance.admin.integrations import IntegrationAdmin
-from governance.admin.policies import ForcedModeAdmin, PolicyVersionAdmin
+from governance.admin.policies import ForcedModeAdmin
 from governance.admin.signing_in import SignInView, end_if_over, second_step
 from governance.identity.queries import tenants_of
 from governance.models import (
@@ -365,4 +366,4 @@ console.register(Incident, IncidentAdmin)
 console.register(ApiKey, ApiKeyAdmin)
 console.register(Integration, IntegrationAdmin)
 console.register(ForcedMode, ForcedModeAdmin)
-console.register(PolicyVersion, PolicyVersionAdmin)
+console.register(PolicyVersion, PolicyAdmin)

@@ -25,6 +25,8 @@ from billing.accounts.domain import (
 )
 from billing.accounts.queries import build_grant
 from billing.models import Account, AccountMonth
+from enforcement.admin.burn_down import budget_chart, grant_chart
+from enforcement.admin.money_acts import CHANGE_BUDGET, NEW_BUDGET, NEW_GRANT, VOID_GRANT
 from enforcement.controls.queries import month_to_date_spend
 from governance.identity.domain import ROLES
 from valdrix.kernel.admin import ConsoleChangeList, TenantModelAdmin, seat_of
@@ -154,12 +156,23 @@ class AccountAdmin(TenantModelAdmin):
 
     roles = ROLES
     ordering = ("id",)
-    empty_text = "None yet. Admins create budgets and grants with the API."
+    empty_text = "None yet. Admins and owners open budgets and grant credits."
     search_fields = ("project_id",)
     search_help_text = "Project or team"
     list_filter = (KindFilter,)
     list_display = ("scope", "fill", "taken", "left", "limit", "basis_used")
     list_display_links = ("scope",)
+    list_acts = (NEW_BUDGET, NEW_GRANT)
+    row_acts = (CHANGE_BUDGET, VOID_GRANT)
+    detail_template = "valdrix/account_of_money.html"
+
+    def get_page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return the account's panels and its chart."""
+        now = timezone.now()
+        charts = {BUDGET: budget_chart, GRANT: grant_chart}
+        chart = charts[row.kind](row, now=now) if row.kind in charts else None
+        title = f"Left in {now:%B}" if row.kind == BUDGET else "Left, the last thirty days"
+        return {**super().get_page_context(request, row), "chart": chart, "chart_title": title}
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         """Return the columns of the kind that is looked at."""

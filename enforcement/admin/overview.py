@@ -18,9 +18,11 @@ from billing.plans.domain import FREE, MONTHLY_EXPOSURE_CEILING_USD
 from enforcement.admin import labels
 from enforcement.admin.accounts import attach_states, budget_bar, fill_badge, scope_of
 from enforcement.decisions.models import DECISIONS
+from enforcement.ledger.queries import find_head
 from enforcement.models import Decision
 from governance.approvals.models import PENDING
 from governance.identity.domain import ADMIN, OWNER
+from governance.incidents.queries import find_open_incidents
 from governance.models import Approval, PolicyVersion
 from governance.policies.domain import SOURCES, Policy
 from governance.policies.environments import ENVIRONMENTS
@@ -34,6 +36,18 @@ _COUNTED: Final = 10_000
 _READ_BUDGETS: Final = 500
 _SHOWN_BUDGETS: Final = 4
 _LATEST: Final = 10
+_SHOWN_INCIDENTS: Final = 3
+_COUNTED_INCIDENTS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What stands behind the figures: open incidents, and the ledger's newest place."""
+
+    incidents: Sequence[dict[str, Any]]
+    more_incidents: int
+    sequence: int
+    digest: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,7 @@ class Overview:
     exposure: dict[str, Any]
     latest: Sequence[dict[str, Any]]
     pending_approvals: int | None
+    proof: Proof | None
 
 
 def build_overview(*, tenancy: Tenancy, now: datetime) -> Overview:
@@ -81,6 +96,7 @@ def build_overview(*, tenancy: Tenancy, now: datetime) -> Overview:
         exposure=_exposure(tenant_id, rows, governing.policy),
         latest=[_latest(row) for row in _newest(tenant_id)],
         pending_approvals=_pending_approvals(tenant_id) if sees_approvals else None,
+        proof=_proof(tenant_id) if sees_approvals else None,
     )
 
 
@@ -188,6 +204,24 @@ def _latest(row: Decision) -> dict[str, Any]:
         "delta": delta_usd(row.monthly_delta_usd),
         "reason": labels.reason_title(row.reason_codes[0] if row.reason_codes else None),
     }
+
+
+def _proof(tenant_id: uuid.UUID) -> Proof:
+    found = find_open_incidents(tenant_id, limit=_COUNTED_INCIDENTS)
+    head = find_head(tenant_id)
+    return Proof(
+        incidents=[
+            {
+                "url": reverse("admin:governance_incident_change", args=[str(one.id)]),
+                "kind": words(one.kind),
+                "seen": utc(one.last_seen_at),
+            }
+            for one in found[:_SHOWN_INCIDENTS]
+        ],
+        more_incidents=max(0, len(found) - _SHOWN_INCIDENTS),
+        sequence=head.sequence if head else 0,
+        digest=short(head.entry_hash.hex()) if head else None,
+    )
 
 
 def _pending_approvals(tenant_id: uuid.UUID) -> int:

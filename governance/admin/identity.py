@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
+from governance.admin.key_acts import NEW_KEY, REVOKE_KEY, ROTATE_KEY
 from governance.identity.domain import KEY_PREFIX, OWNER
 from governance.models import ApiKey
 from valdrix.kernel.admin import TenantModelAdmin
@@ -26,6 +27,8 @@ class ApiKeyAdmin(TenantModelAdmin):
     empty_text = "No API key yet."
     list_display = ("named", "state", "prefix", "role", "bound_to", "answers_for", "used", "ends")
     list_display_links = ("named",)
+    list_acts = (NEW_KEY,)
+    row_acts = (ROTATE_KEY, REVOKE_KEY)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the tenant's keys with their people, without digests."""

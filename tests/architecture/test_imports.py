@@ -40,7 +40,17 @@ SHELL = {
     "enforcement/gate": {"ask", "evaluate", "observing", "recording", "sharing", "snapshot"},
     "enforcement/adapters": set(),
     "governance/policies": {"models", "operations", "queries"},
-    "valdrix/kernel": {"admin", "admin_display", "db", "isolation", "locks", "metrics", "outbound"},
+    "valdrix/kernel": {
+        "admin",
+        "admin_acts",
+        "admin_charts",
+        "admin_display",
+        "db",
+        "isolation",
+        "locks",
+        "metrics",
+        "outbound",
+    },
 }
 
 

@@ -778,7 +778,7 @@ def test_pages_take_a_fixed_number_of_statements(tenant: World) -> None:
     for name in ALL:
         with at_most(13):
             assert client.get(list_url(name)).status_code == 200
-    with at_most(16):
+    with at_most(18):
         client.get(reverse("admin:index"))
     with at_most(14):
         client.get(page_url("enforcement_decision", answer["decision_id"]))

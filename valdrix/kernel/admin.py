@@ -1,4 +1,4 @@
-"""The console's base classes: one tenant's rows, read only, inside that tenant's transaction.
+"""The console's base classes: one tenant's rows, read inside that tenant's transaction.
 
 A page is read *and rendered* inside ``reading(tenant)``: a lazy template that touched a row
 afterwards would find no tenant set, and the database would raise.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Final, cast
 
 from django.contrib.admin import ShowFacets, SimpleListFilter
@@ -22,6 +22,7 @@ from django.urls import URLPattern, path, reverse
 from unfold.admin import ModelAdmin
 from unfold.views import ChangeList
 
+from valdrix.kernel.admin_acts import Act, answer_act, doing_of
 from valdrix.kernel.admin_display import Panel
 from valdrix.kernel.db import reading
 
@@ -140,9 +141,11 @@ def column_filter(
 
 
 class TenantModelAdmin(ModelAdmin):
-    """Lists and pages of one tenant's rows. Nothing is added, changed or deleted here.
+    """Lists and pages of one tenant's rows, and the acts that they offer; nothing else changes.
 
     :cvar roles: who may look.
+    :cvar list_acts: what can be done beside the rows, such as making a new one.
+    :cvar row_acts: what can be done with one row.
     :cvar url_field: the attribute that names a row in its address.
     :cvar list_title: the list's heading, where the model's name does not serve.
     :cvar deferred: columns that lists do not read.
@@ -151,6 +154,8 @@ class TenantModelAdmin(ModelAdmin):
     roles: ClassVar[tuple[str, ...]] = ()
     url_field: ClassVar[str] = "pk"
     deferred: ClassVar[tuple[str, ...]] = ()
+    list_acts: ClassVar[tuple[Act, ...]] = ()
+    row_acts: ClassVar[tuple[Act, ...]] = ()
     list_title: ClassVar[str] = ""
     empty_text: ClassVar[str] = "Nothing here yet."
     detail_template: ClassVar[str] = "valdrix/record.html"
@@ -168,12 +173,62 @@ class TenantModelAdmin(ModelAdmin):
     view_on_site = False
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the list's and the page's routes: there are no others."""
+        """Return the list's and the page's routes and those of the acts: there are no others."""
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         admin_view = self.admin_site.admin_view
-        return [
+        routes = [
             path("", admin_view(self.changelist_view), name=f"{name}_changelist"),
             path("<str:object_id>/change/", admin_view(self.change_view), name=f"{name}_change"),
+        ]
+        for act in self.list_acts:
+            view = admin_view(partial(self.act_view, act))
+            routes.append(path(f"do/{act.name}/", view, name=f"{name}_{act.name}"))
+        for act in self.row_acts:
+            view = admin_view(partial(self.act_view, act))
+            routes.append(path(f"<str:object_id>/do/{act.name}/", view, name=f"{name}_{act.name}"))
+        return routes
+
+    def act_view(
+        self, act: Act, request: HttpRequest, object_id: str | None = None
+    ) -> HttpResponse:
+        """Answer an act's page; another tenant's row does not exist."""
+        tenancy = seat_of(request)
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        list_url = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        row, back_url, crumbs = None, list_url, [(list_url, self.get_list_title(request))]
+        if object_id is not None:
+            with reading(tenancy.tenant_id):
+                row = self.get_object(request, object_id)
+                if row is None:
+                    raise Http404
+                back_url = self.url_of(row)
+                crumbs = [
+                    (list_url, self.get_list_title(request, row)),
+                    (back_url, self.get_page_title(row)),
+                ]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": act.heading,
+            "crumbs": [*crumbs, (None, act.heading)],
+        }
+        doing = doing_of(request, tenancy, row=row, context=context)
+        return answer_act(act, doing, back_url=back_url)
+
+    def act_links(self, request: HttpRequest, row: Any = None) -> list[dict[str, str]]:
+        """Return the acts that the person's role may do, of the list or of a row."""
+        role = seat_of(request).role
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}"
+        acts = self.list_acts if row is None else self.row_acts
+        arguments = [] if row is None else [str(getattr(row, self.url_field))]
+        return [
+            {
+                "label": act.label,
+                "tone": act.tone,
+                "url": reverse(f"{name}_{act.name}", args=arguments),
+            }
+            for act in acts
+            if role in act.roles and (row is None or act.applies(row))
         ]
 
     def url_of(self, row: Model) -> str:
@@ -272,6 +327,7 @@ class TenantModelAdmin(ModelAdmin):
             "title": title,
             "crumbs": [(None, title)],
             "empty_text": self.empty_text,
+            "acts": self.act_links(request),
             **(extra_context or {}),
         }
         with reading(seat_of(request).tenant_id):
@@ -300,6 +356,7 @@ class TenantModelAdmin(ModelAdmin):
                 **self.admin_site.each_context(request),
                 "title": title,
                 "crumbs": [(list_url, self.get_list_title(request, row)), (None, title)],
+                "acts": self.act_links(request, row),
                 **self.get_page_context(request, row),
                 **(extra_context or {}),
             }
