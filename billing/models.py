@@ -1,6 +1,7 @@
 """The app's tables, one room each."""
 
 from billing.accounts.models import Account, AccountMonth
+from billing.alerts.models import BudgetAlert
 from billing.costs.models import CostIngestion, CostUnit, DailyCost, SubAccountProject
 from billing.plans.models import Subscription
 from billing.reservations.models import Charge, Reservation, ReservationLine, SettlementRecord
@@ -8,6 +9,7 @@ from billing.reservations.models import Charge, Reservation, ReservationLine, Se
 __all__ = (
     "Account",
     "AccountMonth",
+    "BudgetAlert",
     "Charge",
     "CostIngestion",
     "CostUnit",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -27,10 +27,13 @@ class Budget:
 
     :ivar state: by run rate; for the basis ``actuals`` the caller puts the project's spending
         in the place of ``posted_usd``, because accounts know no costs.
+    :ivar alerts: the levels of the limit that were reached in the month, in percent, and when
+        that was seen; the caller's too.
     """
 
     account: Account
     state: BudgetState
+    alerts: Mapping[int, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

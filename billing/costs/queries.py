@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from django.db import connection
-from django.db.models import Max, Min
+from django.db.models import Max, Min, Sum
 
 from billing.costs.domain import DayAmount, Unit, UnitKey
 from billing.costs.models import CostIngestion, DailyCost, SubAccountProject
@@ -67,6 +67,21 @@ def find_latest_cost_date(tenant_id: uuid.UUID, project_id: str) -> date | None:
     rows = DailyCost.objects.filter(tenant_id=tenant_id, project_id=project_id)
     latest: date | None = rows.aggregate(latest=Max("date"))["latest"]
     return latest
+
+
+def spend_between(
+    tenant_id: uuid.UUID, projects: Collection[str], *, since: date, until: date
+) -> dict[str, Decimal]:
+    """Return what projects spent from one day to another, both included, in US dollars.
+
+    A project without ingested costs in that time is left out.
+    """
+    if not projects:
+        return {}
+    rows = DailyCost.objects.filter(
+        tenant_id=tenant_id, project_id__in=projects, date__range=(since, until)
+    )
+    return dict(rows.values_list("project_id").annotate(total=Sum("amount_usd")))
 
 
 def find_ingestion(tenant_id: uuid.UUID, content_sha256: str) -> CostIngestion | None:

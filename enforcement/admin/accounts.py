@@ -24,6 +24,7 @@ from billing.accounts.domain import (
     month_of,
 )
 from billing.accounts.queries import build_grant
+from billing.alerts.queries import alerts_of
 from billing.models import Account, AccountMonth
 from enforcement.admin.burn_down import budget_chart, grant_chart
 from enforcement.admin.money_acts import CHANGE_BUDGET, NEW_BUDGET, NEW_GRANT, VOID_GRANT
@@ -224,6 +225,7 @@ class AccountAdmin(TenantModelAdmin):
             ("Taken", render_bar(budget_bar(state))),
             ("Monthly limit", f"{usd(state.limit_usd)} USD"),
             ("Headroom", f"{usd(state.headroom_usd(with_shadow=False))} USD"),
+            ("Alerts this month", _alerts(row, now)),
         ]
         scope = [
             ("Project", row.project_id),
@@ -313,6 +315,11 @@ class AccountAdmin(TenantModelAdmin):
 def _kind_of(request: HttpRequest) -> str:
     kind = request.GET.get("kind", BUDGET)
     return kind if kind in _TITLES else BUDGET
+
+
+def _alerts(row: Account, now: datetime) -> str:
+    found = alerts_of(row.tenant_id, [row.id], month=month_of(now)).get(row.id, {})
+    return ", ".join(f"{level} % at {utc(at)}" for level, at in sorted(found.items())) or "none"
 
 
 def _basis(row: Account) -> str:

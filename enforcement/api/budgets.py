@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 from billing.accounts.domain import BASES, RUN_RATE
 from billing.accounts.operations import BudgetChange, BudgetTerms
 from billing.accounts.queries import Budget
+from billing.alerts.domain import LEVELS_PERCENT
 from enforcement.controls import budgets
 from governance.api.api_keys import PAGE_PARAMETERS, read_id_cursor
 from governance.api.callers import actor_of, principal_of
@@ -46,6 +47,16 @@ _BUDGET: Final = closed_object(
         "pending_usd": {**_AMOUNT, "description": "Reserved and not settled, US dollars."},
         "overrun_usd": {**_AMOUNT, "description": "Above what was reserved, US dollars."},
         "headroom_usd": {**_AMOUNT, "description": "What is left, never below 0, US dollars."},
+        "alerts": {
+            "type": "array",
+            "description": "Levels of the limit that were reached in this UTC month.",
+            "items": closed_object(
+                {
+                    "level_percent": {"type": "integer", "enum": list(LEVELS_PERCENT)},
+                    "raised_at": {"type": "string", "format": "date-time"},
+                }
+            ),
+        },
         "created_at": {"type": "string", "format": "date-time"},
         "created_by": {"type": "string"},
     }
@@ -201,6 +212,10 @@ def _render(budget: Budget) -> dict[str, Any]:
         "pending_usd": to_text(state.pending_usd),
         "overrun_usd": to_text(state.overrun_usd),
         "headroom_usd": to_text(state.headroom_usd(with_shadow=False)),
+        "alerts": [
+            {"level_percent": level, "raised_at": time_text(at)}
+            for level, at in sorted(budget.alerts.items())
+        ],
         "created_at": time_text(row.created_at),
         "created_by": row.created_by,
     }

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from billing.accounts import operations, queries
-from billing.accounts.domain import ACTUALS
+from billing.accounts.domain import ACTUALS, month_of
 from billing.accounts.models import Account
 from billing.accounts.operations import BudgetChange, BudgetTerms, Origin
 from billing.accounts.queries import Budget
+from billing.alerts.operations import raise_budget_alerts_now
+from billing.alerts.queries import alerts_of
 from enforcement.controls.queries import month_to_date_spend
 from enforcement.ledger import operations as ledger
 from enforcement.ledger.domain import BUDGET_CHANGED, BUDGET_CREATED, EntryFacts
@@ -32,9 +35,8 @@ def create_budget(*, actor: Actor, budget_id: uuid.UUID, terms: BudgetTerms) -> 
     with transaction(actor.tenant_id):
         origin = Origin(actor.tenant_id, budget_id, actor.principal_id, actor.at)
         row = operations.open_budget(origin=origin, terms=terms)
-        budget = _read(actor.tenant_id, row.id, now=actor.at)
         _record(actor, BUDGET_CREATED, row, before=None)
-    return budget
+    return _alerted(actor, row)
 
 
 def change_budget(
@@ -53,10 +55,9 @@ def change_budget(
         check_binding(row, projects)
         before = show_budget(row)
         changed = operations.change_budget(budget=row, change=change)
-        budget = _read(actor.tenant_id, row.id, now=actor.at)
         if changed:
             _record(actor, BUDGET_CHANGED, row, before=before)
-    return budget
+    return _alerted(actor, row)
 
 
 def get_budget(
@@ -72,7 +73,7 @@ def get_budget(
     :raises NotAllowed: when the credential is bound to other projects.
     """
     with reading(tenant_id):
-        budget = _read(tenant_id, budget_id, now=now)
+        budget = _with_alerts(tenant_id, [_read(tenant_id, budget_id, now=now)], now=now)[0]
     check_binding(budget.account, projects)
     return budget
 
@@ -90,7 +91,7 @@ def find_budgets(
         budgets = queries.find_budgets(
             tenant_id, projects=projects, after_id=after_id, limit=limit, now=now
         )
-        return _with_actuals(tenant_id, budgets, now=now)
+        return _with_alerts(tenant_id, _with_actuals(tenant_id, budgets, now=now), now=now)
 
 
 def check_binding(row: Account, projects: Collection[str] | None) -> None:
@@ -126,8 +127,8 @@ def _with_actuals(tenant_id: uuid.UUID, budgets: list[Budget], *, now: datetime)
         return budgets
     spend = month_to_date_spend(tenant_id, projects, now=now)
     return [
-        Budget(
-            account=one.account,
+        replace(
+            one,
             state=msgspec.structs.replace(
                 one.state, posted_usd=spend.get(one.state.project_id, ZERO)
             ),
@@ -136,6 +137,19 @@ def _with_actuals(tenant_id: uuid.UUID, budgets: list[Budget], *, now: datetime)
         else one
         for one in budgets
     ]
+
+
+def _with_alerts(tenant_id: uuid.UUID, budgets: list[Budget], *, now: datetime) -> list[Budget]:
+    ids = [one.account.id for one in budgets]
+    found = alerts_of(tenant_id, ids, month=month_of(now))
+    return [replace(one, alerts=found.get(one.account.id, {})) for one in budgets]
+
+
+def _alerted(actor: Actor, row: Account) -> Budget:
+    """Return a budget that was made or changed just now, with the alerts that this led to."""
+    assert row.project_id is not None
+    raise_budget_alerts_now(actor.tenant_id, at=actor.at, projects=[row.project_id])
+    return get_budget(actor.tenant_id, row.id, projects=None, now=actor.at)
 
 
 def _record(actor: Actor, event: str, row: Account, *, before: dict[str, Any] | None) -> None:

@@ -7,10 +7,8 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from django.db.models import Sum
-
 from billing.accounts.domain import month_of
-from billing.costs.models import DailyCost
+from billing.costs.queries import spend_between
 
 
 def month_to_date_spend(
@@ -21,7 +19,4 @@ def month_to_date_spend(
     A project without ingested costs in that month is left out.
     """
     today = now.astimezone(UTC).date()
-    rows = DailyCost.objects.filter(
-        tenant_id=tenant_id, project_id__in=projects, date__range=(month_of(now), today)
-    )
-    return dict(rows.values_list("project_id").annotate(total=Sum("amount_usd")))
+    return spend_between(tenant_id, projects, since=month_of(now), until=today)

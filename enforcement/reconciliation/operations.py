@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 from django.db import IntegrityError, OperationalError
 
+from billing.alerts.operations import raise_budget_alerts_now
 from billing.reservations import families
 from billing.reservations.families import Family
 from billing.reservations.models import (
@@ -142,7 +143,7 @@ def reconcile(*, actor: Actor, actuals: Actuals) -> tuple[dict[str, Any], bool]:
     """
     try:
         with transaction(actor.tenant_id):
-            _project_of(actor.tenant_id, actuals.decision_id)
+            project_id = _project_of(actor.tenant_id, actuals.decision_id)
             family_id = families.find_family_id(actor.tenant_id, actuals.decision_id)
             family = (
                 families.lock_family(actor.tenant_id, family_id) if family_id is not None else None
@@ -162,7 +163,7 @@ def reconcile(*, actor: Actor, actuals: Actuals) -> tuple[dict[str, Any], bool]:
                 idempotency_key=actuals.idempotency_key,
                 payload_sha256=actuals.payload_sha256(),
             )
-            return _settle(actor, family, order, actuals.actual_monthly_delta_usd), False
+            result = _settle(actor, family, order, actuals.actual_monthly_delta_usd)
     except SettlementInconsistent as error:
         _report(actor, actuals.decision_id, error)
         raise
@@ -172,6 +173,8 @@ def reconcile(*, actor: Actor, actuals: Actuals) -> tuple[dict[str, Any], bool]:
         raise IdempotencyKeyReused(
             "The idempotency key is being used for another settlement; use a new key."
         ) from error
+    raise_budget_alerts_now(actor.tenant_id, at=actor.at, projects=[project_id])
+    return result, False
 
 
 def reconcile_overdue(*, actor: Actor) -> dict[str, int]:

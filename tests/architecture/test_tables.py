@@ -33,6 +33,7 @@ SHARED = {
     "telemetry_switch",
 }
 APPEND_ONLY = {
+    "billing_budget_alert",
     "billing_cost_ingestion",
     "billing_settlement",
     "enforcement_decision",

@@ -13,6 +13,7 @@ from billing.accounts.domain import GRANT
 from billing.models import (
     Account,
     AccountMonth,
+    BudgetAlert,
     Charge,
     CostIngestion,
     CostUnit,
@@ -229,6 +230,16 @@ def _plant_money(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) ->
         created_by="user:1",
     )
     AccountMonth.objects.create(account=account, tenant_id=tenant_id, month=month)
+    BudgetAlert.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        account=account,
+        month=month,
+        level_percent=50,
+        used_usd=60,
+        limit_usd=100,
+        raised_at=now,
+    )
     charge = Charge.objects.create(
         id=new_id(),
         tenant_id=tenant_id,

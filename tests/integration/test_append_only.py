@@ -19,7 +19,7 @@ import pytest
 from django.db import DatabaseError, connection, connections, models
 from psycopg import sql
 
-from billing.models import CostIngestion, SettlementRecord
+from billing.models import BudgetAlert, CostIngestion, SettlementRecord
 from enforcement.ledger.domain import (
     COLUMNS,
     ChainVerifier,
@@ -56,6 +56,7 @@ APPEND_ONLY_MODELS = (
     AuditEntry,
     SettlementRecord,
     CostIngestion,
+    BudgetAlert,
 )
 
 each_append_only_table = pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_a_new_budget_has_its_whole_limit_as_headroom(api: Api, tenant: World) -
         "project_id": "shop", "environment": "prod", "team": "web", "basis": "run_rate",
         "monthly_limit_usd": "1500.0000", "active": True, "posted_usd": "0.0000",
         "pending_usd": "0.0000", "overrun_usd": "0.0000", "headroom_usd": "1500.0000",
+        "alerts": [],
     }  # fmt: skip
     read = api.get(f"budgets/{budget['id']}", key=tenant.member.key)
     assert (read.status_code, read.json()) == (200, budget)

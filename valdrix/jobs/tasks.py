@@ -15,6 +15,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
+from billing.alerts.operations import raise_budget_alerts
 from enforcement.integrity.operations import check_integrity
 from enforcement.ledger.verification import verify_ledger
 from enforcement.reconciliation.expiry import expire_approvals
@@ -60,6 +61,14 @@ def expire_all_approvals() -> str:
     :raises JobIncomplete: when that failed in a tenant.
     """
     return _for_each_tenant("expire-approvals", _expire)
+
+
+def raise_all_budget_alerts() -> str:
+    """Write the alerts that every tenant's budgets have come to (SPEC 5).
+
+    :raises JobIncomplete: when that failed in a tenant.
+    """
+    return _for_each_tenant("budget-alerts", _alert)
 
 
 def check_all_integrity() -> str:
@@ -111,6 +120,10 @@ def _expire(tenant_id: uuid.UUID) -> dict[str, int]:
         tenant_id=tenant_id, principal_id="system:expire-approvals", address=None, at=timezone.now()
     )
     return expire_approvals(actor=actor)
+
+
+def _alert(tenant_id: uuid.UUID) -> dict[str, int]:
+    return {"raised": raise_budget_alerts(tenant_id, at=timezone.now())}
 
 
 def _for_each_tenant(job: str, work: Callable[[uuid.UUID], dict[str, int]]) -> str:
