@@ -21,6 +21,7 @@ class BudgetAlert(models.Model):
     id = models.UUIDField(primary_key=True, editable=False)
     tenant_id = models.UUIDField()
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="alerts")
+    project_id = models.CharField(max_length=200)
     month = models.DateField(help_text="The month's first day.")
     level_percent = models.PositiveSmallIntegerField()
     used_usd = models.DecimalField(max_digits=19, decimal_places=4)

@@ -26,8 +26,9 @@ log = logging.getLogger("valdrix.budgets")
 _PAGE: Final = 500
 _RAISE: Final = """
 INSERT INTO billing_budget_alert
-    (id, tenant_id, account_id, month, level_percent, used_usd, limit_usd, raised_at)
-VALUES (%(id)s, %(tenant)s, %(account)s, %(month)s, %(level)s, %(used)s, %(limit)s, %(at)s)
+    (id, tenant_id, account_id, project_id, month, level_percent, used_usd, limit_usd, raised_at)
+VALUES (%(id)s, %(tenant)s, %(account)s, %(project)s, %(month)s, %(level)s, %(used)s, %(limit)s,
+    %(at)s)
 ON CONFLICT (account_id, month, level_percent) DO NOTHING
 """
 
@@ -84,6 +85,7 @@ def _raise(tenant_id: uuid.UUID, states: list[BudgetState], at: datetime) -> int
                     "id": new_id(),
                     "tenant": tenant_id,
                     "account": state.account_id,
+                    "project": state.project_id,
                     "month": month,
                     "level": level,
                     "used": state.used_usd(with_shadow=False),

@@ -18,6 +18,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
                 ("tenant_id", models.UUIDField()),
+                ("project_id", models.CharField(max_length=200)),
                 ("month", models.DateField(help_text="The month's first day.")),
                 ("level_percent", models.PositiveSmallIntegerField()),
                 ("used_usd", models.DecimalField(decimal_places=4, max_digits=19)),

@@ -45,12 +45,6 @@ SELECT id, state, is_shadow, project_id, environment,
          WHERE c.tenant_id = f.tenant_id AND c.family_id = f.id AND c.state = 'active')
   FROM billing_charge f WHERE tenant_id = %s AND id = %s
 """
-_ELSEWHERE: Final = """
-SELECT coalesce(sum(r.taken_usd), 0) FROM billing_reservation r
-  JOIN billing_charge c ON c.id = r.charge_id
-  JOIN billing_charge p ON p.id = r.parent_charge_id
- WHERE r.tenant_id = %s AND c.family_id = %s AND r.state = 'active' AND p.family_id <> c.family_id
-"""
 # A released decision gives back what it took; a settled one has spent it.
 _GIVE_BACK: Final = """
 UPDATE billing_charge p SET taken_usd = p.taken_usd - t.taken
@@ -160,6 +154,17 @@ SELECT bool_and(c.taken_usd - coalesce(leaving.taken, 0) <= c.own_usd - part.own
               WHERE tenant_id = %(tenant)s AND decision_id = ANY(%(decisions)s)
                 AND state = 'active' GROUP BY parent_charge_id) AS leaving ON leaving.id = c.id
 """
+# Whoever is left without a line gets empty ones on the accounts that were let go: what is spent
+# in the end has a place to be posted to.
+_INHERIT: Final = """
+INSERT INTO billing_reservation_line (reservation_id, tenant_id, account_id, kind, is_shadow,
+    state, position, amount_usd, posted_usd, month)
+SELECT r.decision_id, r.tenant_id, l.account, l.kind, %(shadow)s, 'pending', l.position, 0, 0,
+       r.month
+  FROM billing_reservation r,
+       unnest(%(accounts)s::uuid[], %(kinds)s::text[]) WITH ORDINALITY AS l (account, kind, position)
+ WHERE r.tenant_id = %(tenant)s AND r.decision_id = %(heir)s
+"""
 _LEAVE: Final = """
 WITH part AS (
     SELECT charge_id, sum(own_usd) AS own, sum(own_usd + taken_usd) AS held
@@ -240,14 +245,6 @@ def lock_family(
         confirmed_at=confirmed_at,
         decision_ids=members,
     )
-
-
-def read_elsewhere(tenant_id: uuid.UUID, family_id: uuid.UUID) -> Decimal:
-    """Return what a locked family's members took of charges of other families, US dollars."""
-    with connection.cursor() as cursor:
-        cursor.execute(_ELSEWHERE, [tenant_id, family_id])
-        taken: Decimal = cursor.fetchone()[0]
-    return taken
 
 
 def lock_open_lines(tenant_id: uuid.UUID, family_id: uuid.UUID) -> list[OpenLine]:
@@ -374,11 +371,8 @@ def release_members(
     :raises LinesMoved: when a line was not pending any more; nothing is kept.
     """
     transaction_required()
-    lines = [
-        line
-        for line in lock_open_lines(tenant_id, family.family_id)
-        if line.decision_id in decision_ids
-    ]
+    pending = lock_open_lines(tenant_id, family.family_id)
+    lines = [line for line in pending if line.decision_id in decision_ids]
     names: dict[str, Any] = {
         "tenant": tenant_id,
         "decisions": list(decision_ids),
@@ -402,4 +396,30 @@ def release_members(
         cursor.execute(_LEAVE_PARENTS, names)
         cursor.execute(_LEAVE, names)
         cursor.execute(_LEAVE_FAMILY, {**names, "own": released.reserved_usd})
+    if len(lines) == len(pending):
+        _inherit(tenant_id, family, lines, decision_ids)
     return True
+
+
+def _inherit(
+    tenant_id: uuid.UUID,
+    family: Family,
+    lines: Sequence[OpenLine],
+    released: Sequence[uuid.UUID],
+) -> None:
+    """Give the oldest member that is left empty lines in the place of all that were released."""
+    heir = min((one for one in family.decision_ids if one not in released), default=None)
+    if heir is None:
+        return
+    places = {line.account_id: line.kind for line in lines if line.kind not in _CREDITS}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _INHERIT,
+            {
+                "tenant": tenant_id,
+                "heir": heir,
+                "shadow": family.is_shadow,
+                "accounts": list(places),
+                "kinds": list(places.values()),
+            },
+        )

@@ -78,7 +78,6 @@ class Settlement:
     :ivar drift_usd: actual minus reserved; the actual of a release is what was reserved of it: 0.
     """
 
-    elsewhere_usd: Decimal
     reserved_usd: Decimal
     actual_usd: Decimal
     posted_usd: Decimal
@@ -89,25 +88,21 @@ class Settlement:
     @property
     def drift_usd(self) -> Decimal:
         """Return what was spent above (or, negative, below) what was reserved."""
-        return self.actual_usd - self.reserved_usd - self.elsewhere_usd
+        return self.actual_usd - self.reserved_usd
 
 
-def settle(
-    lines: Sequence[OpenLine], *, actual_usd: Decimal, elsewhere_usd: Decimal = ZERO
-) -> Settlement:
+def settle(lines: Sequence[OpenLine], *, actual_usd: Decimal) -> Settlement:
     """Settle all pending lines of a family against one actual.
 
     :param lines: in burn order: by decision, then by position.
     :param actual_usd: what was really spent a month; negative for a saving.
-    :param elsewhere_usd: what members took of another family's charge: that family holds it and
-        settles it, so that it is neither posted here nor an overrun.
     :raises SettlementInconsistent: when a reservation's lines do not add up to what it holds.
     """
     if not lines and actual_usd != 0:
         raise SettlementInconsistent(
             "The decision holds no account that its actual could be posted to."
         )
-    left = max(ZERO, actual_usd - elsewhere_usd)
+    left = max(ZERO, actual_usd)
     settled: list[SettledLine] = []
     reserved = posted = ZERO
     for group in _by_decision(lines):
@@ -122,7 +117,6 @@ def settle(
             (-one.posted_usd for one in settled if one.line.kind == _EXPOSURE), default=ZERO
         )
     return Settlement(
-        elsewhere_usd=elsewhere_usd,
         reserved_usd=reserved,
         actual_usd=actual_usd,
         posted_usd=posted,

@@ -187,25 +187,17 @@ WITH own AS (
       JOIN billing_reservation r ON r.decision_id = l.reservation_id
       JOIN billing_charge c ON c.id = r.charge_id
      WHERE l.tenant_id = %(tenant)s GROUP BY c.family_id
-), elsewhere AS (
-    -- What members took of another family's charge is held and settled there.
-    SELECT c.family_id, sum(r.taken_usd) AS usd
-      FROM billing_reservation r JOIN billing_charge c ON c.id = r.charge_id
-      JOIN billing_charge p ON p.id = r.parent_charge_id AND p.family_id <> c.family_id
-     WHERE r.tenant_id = %(tenant)s AND r.state = 'settled' GROUP BY c.family_id
 ), settled AS (
-    SELECT s.*, coalesce(e.usd, 0.0000) AS elsewhere, CASE s.trigger WHEN 'auto_release' THEN s.reserved_usd
+    SELECT s.*, CASE s.trigger WHEN 'auto_release' THEN s.reserved_usd
                                ELSE coalesce(o.reserved, 0.0000) END AS reserved,
            coalesce(l.posted, 0.0000) AS posted, coalesce(l.overrun, 0.0000) AS overrun
       FROM billing_settlement s LEFT JOIN own o ON o.family_id = s.family_id
-      LEFT JOIN line l ON l.family_id = s.family_id
-      LEFT JOIN elsewhere e ON e.family_id = s.family_id WHERE s.tenant_id = %(tenant)s
+      LEFT JOIN line l ON l.family_id = s.family_id WHERE s.tenant_id = %(tenant)s
 )
 SELECT family_id AS id,
        'reserved ' || reserved || ' posted ' || posted || ' overrun ' || overrun || ' actual '
-       || CASE WHEN actual_usd <= elsewhere THEN actual_usd
-               ELSE posted + overrun + elsewhere END
-       || ' drift ' || actual_usd - reserved_usd - elsewhere AS expected,
+       || CASE WHEN actual_usd <= 0 THEN actual_usd ELSE posted + overrun END
+       || ' drift ' || actual_usd - reserved_usd AS expected,
        'reserved ' || reserved_usd || ' posted ' || posted_usd || ' overrun ' || overrun_usd
        || ' actual ' || actual_usd || ' drift ' || drift_usd AS found
   FROM settled

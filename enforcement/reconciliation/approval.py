@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Collection
 
 from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
-from governance.approvals.queries import find_ended, is_any_ungiven
+from governance.approvals.queries import find_ended, find_ungiven, is_any_ungiven
 
 
 def is_any_unapproved(tenant_id: uuid.UUID, decision_ids: Collection[uuid.UUID]) -> bool:
@@ -15,6 +15,13 @@ def is_any_unapproved(tenant_id: uuid.UUID, decision_ids: Collection[uuid.UUID])
     The approval may be its own or one that it joined.
     """
     return is_any_ungiven(tenant_id, _approvals_of(tenant_id, decision_ids).values())
+
+
+def find_unapproved(tenant_id: uuid.UUID, decision_ids: Collection[uuid.UUID]) -> list[uuid.UUID]:
+    """Return those of these decisions that asked for an approval that was not given, oldest first."""
+    approvals = _approvals_of(tenant_id, decision_ids)
+    ungiven = find_ungiven(tenant_id, set(approvals.values()))
+    return sorted(one for one, approval_id in approvals.items() if approval_id in ungiven)
 
 
 def find_refused(tenant_id: uuid.UUID, decision_ids: Collection[uuid.UUID]) -> list[uuid.UUID]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from enforcement.ledger import domain as ledger
 from enforcement.ledger.domain import EntryFacts
 from enforcement.ledger.operations import append
 from enforcement.reconciliation.admission import release_lapsed_admissions
-from enforcement.reconciliation.approval import is_any_unapproved
+from enforcement.reconciliation.approval import find_unapproved, is_any_unapproved
 from enforcement.reconciliation.domain import (
     OVERDUE_POSTED,
     build_result,
@@ -153,8 +153,9 @@ def reconcile(*, actor: Actor, actuals: Actuals) -> tuple[dict[str, Any], bool]:
                 return earlier, True
             _check_active(family, actuals.decision_id)
             assert family is not None
-            if is_any_unapproved(actor.tenant_id, family.decision_ids):
-                raise ApprovalPending("The change waits for its approval; nothing can be settled.")
+            family, waiting = _set_waiting_aside(actor, family)
+            if actuals.decision_id in waiting:
+                raise ApprovalPending("The decision waits for its approval.")
             order = _Order(
                 settlement_id=actuals.settlement_id,
                 decision_id=actuals.decision_id,
@@ -163,7 +164,9 @@ def reconcile(*, actor: Actor, actuals: Actuals) -> tuple[dict[str, Any], bool]:
                 idempotency_key=actuals.idempotency_key,
                 payload_sha256=actuals.payload_sha256(),
             )
-            result = _settle(actor, family, order, actuals.actual_monthly_delta_usd)
+            result = _settle(
+                actor, family, order, actuals.actual_monthly_delta_usd, set_aside=waiting
+            )
     except SettlementInconsistent as error:
         _report(actor, actuals.decision_id, error)
         raise
@@ -177,25 +180,34 @@ def reconcile(*, actor: Actor, actuals: Actuals) -> tuple[dict[str, Any], bool]:
     return result, False
 
 
-def reconcile_overdue(*, actor: Actor) -> dict[str, int]:
+def reconcile_overdue(
+    *,
+    actor: Actor,
+    limit: int | None = None,
+    progress: Callable[[dict[str, int]], None] | None = None,
+) -> dict[str, int]:
     """Settle every family of one tenant whose reservations are all past their time.
 
     Unconfirmed ones are released, confirmed ones posted at what was reserved and listed as
     exceptions. Any number of workers may do this at once: each family has one winner.
 
+    :param limit: how many families may be settled or found inconsistent; None means all.
+    :param progress: told the counts so far after each family.
     :return: how many were ``posted``, ``released``, and ``inconsistent`` and left alone.
     """
     counts = {"posted": 0, "released": 0, "inconsistent": 0}
     skipped: set[uuid.UUID] = set()
-    while True:
-        found = _find_overdue(actor, skipped)
-        if not found:
-            return counts
+    while found := _find_overdue(actor, skipped):
         for family_id in found:
+            if limit is not None and sum(counts.values()) >= limit:
+                return counts
             outcome = _settle_overdue(actor, family_id)
             skipped.add(family_id)
             if outcome is not None:
                 counts[outcome] += 1
+                if progress is not None:
+                    progress(counts)
+    return counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,11 +222,44 @@ class _Order:
     payload_sha256: str | None = None
 
 
-def _settle(actor: Actor, family: Family, order: _Order, actual: Decimal) -> dict[str, Any]:
-    """Settle a locked family: lines, months, accounts, record, and the ledger last."""
+def _set_waiting_aside(actor: Actor, family: Family) -> tuple[Family, list[uuid.UUID]]:
+    """Release what members hold that wait for an approval, where the change was applied already.
+
+    What is asked about a change after it was applied must not keep it from being settled: anybody
+    who may ask could do that for ever. Their approvals stay open, and find nothing held.
+
+    :return: the family without them, and them.
+    :raises ApprovalPending: when it is not known to be applied, or others lean on what waits.
+    """
+    waiting = find_unapproved(actor.tenant_id, family.decision_ids)
+    if not waiting:
+        return family, waiting
+    left = tuple(one for one in family.decision_ids if one not in waiting)
+    if (
+        family.confirmed_at is None
+        or not left
+        or not families.release_members(
+            tenant_id=actor.tenant_id, family=family, decision_ids=waiting
+        )
+    ):
+        raise ApprovalPending("The change waits for its approval; nothing can be settled.")
+    return replace(family, decision_ids=left), waiting
+
+
+def _settle(
+    actor: Actor,
+    family: Family,
+    order: _Order,
+    actual: Decimal,
+    *,
+    set_aside: Sequence[uuid.UUID] = (),
+) -> dict[str, Any]:
+    """Settle a locked family: lines, months, accounts, record, and the ledger last.
+
+    :param set_aside: former members that were released before this, to be told to the ledger.
+    """
     lines = families.lock_open_lines(actor.tenant_id, family.family_id)
-    elsewhere = families.read_elsewhere(actor.tenant_id, family.family_id)
-    settlement = settle(lines, actual_usd=actual, elsewhere_usd=elsewhere)
+    settlement = settle(lines, actual_usd=actual)
     terms = read_live_policy(actor.tenant_id).policy.reservations
     reason = None
     if order.trigger == MANUAL:
@@ -252,7 +297,8 @@ def _settle(actor: Actor, family: Family, order: _Order, actual: Decimal) -> dic
         )
         for member in family.decision_ids
     ]
-    append(tenant_id=actor.tenant_id, facts=facts)
+    released = [_facts(actor, family, one, event=ledger.RELEASED) for one in set_aside]
+    append(tenant_id=actor.tenant_id, facts=released + facts)
     return result
 
 
@@ -347,19 +393,20 @@ def _settle_overdue(actor: Actor, family_id: uuid.UUID) -> str | None:
                 return None
             if not _is_due(actor, family):
                 return release_lapsed_admissions(actor, family)
-            if is_any_unapproved(actor.tenant_id, family.decision_ids):
-                return None  # Expiry releases what nobody approved; then the rest is settled.
+            family, waiting = _set_waiting_aside(actor, family)
             is_confirmed = family.confirmed_at is not None
             lines = families.lock_open_lines(actor.tenant_id, family_id)
             reserved = sum((own for own in _own_parts(lines).values()), ZERO)
-            elsewhere = families.read_elsewhere(actor.tenant_id, family_id)
             order = _Order(
                 settlement_id=new_id(),
                 decision_id=family.decision_ids[0],
                 trigger=AUTO if is_confirmed else AUTO_RELEASE,
             )
-            _settle(actor, family, order, reserved + elsewhere if is_confirmed else ZERO)
+            actual = reserved if is_confirmed else ZERO
+            _settle(actor, family, order, actual, set_aside=waiting)
             return "posted" if is_confirmed else "released"
+    except ApprovalPending:
+        return None  # Expiry releases what nobody approved; then the rest is settled.
     except SettlementInconsistent as error:
         _report(actor, family_id, error)
         return "inconsistent"

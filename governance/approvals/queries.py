@@ -15,6 +15,12 @@ def is_any_ungiven(tenant_id: uuid.UUID, approval_ids: Collection[uuid.UUID]) ->
     return rows.exclude(status__in=(APPROVED, CONSUMED)).exists()
 
 
+def find_ungiven(tenant_id: uuid.UUID, approval_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return which of these approvals were not given: pending, denied, expired or withdrawn."""
+    rows = Approval.objects.filter(tenant_id=tenant_id, id__in=approval_ids)
+    return set(rows.exclude(status__in=(APPROVED, CONSUMED)).values_list("id", flat=True))
+
+
 def find_ended(tenant_id: uuid.UUID, approval_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Return which of these approvals ended without being given."""
     rows = Approval.objects.filter(tenant_id=tenant_id, id__in=approval_ids)

@@ -31,6 +31,7 @@ SHARED = {
     "governance_user_groups",
     "governance_user_user_permissions",
     "telemetry_switch",
+    "valdrix_job_run",
 }
 APPEND_ONLY = {
     "billing_budget_alert",

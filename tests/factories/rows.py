@@ -234,6 +234,7 @@ def _plant_money(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) ->
         id=new_id(),
         tenant_id=tenant_id,
         account=account,
+        project_id="shop",
         month=month,
         level_percent=50,
         used_usd=60,

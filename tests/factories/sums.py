@@ -43,25 +43,32 @@ SELECT coalesce(l.account_id, m.account_id), m.posted_usd, m.overrun_usd, m.shad
     OR coalesce(m.shadow_posted_usd, 0) <> coalesce(l.shadow, 0)
 """
 _CONSUMED = """
-SELECT a.id, a.consumed_usd FROM billing_account a
- WHERE a.tenant_id = %(tenant)s AND a.kind = 'grant' AND a.consumed_usd <> coalesce(
-       (SELECT sum(l.posted_usd) FROM billing_reservation_line l
-         WHERE l.account_id = a.id AND NOT l.is_shadow), 0)
+WITH line AS (
+    SELECT account_id, sum(posted_usd) AS posted FROM billing_reservation_line
+     WHERE tenant_id = %(tenant)s AND NOT is_shadow GROUP BY account_id)
+SELECT a.id, a.consumed_usd FROM billing_account a LEFT JOIN line l ON l.account_id = a.id
+ WHERE a.tenant_id = %(tenant)s AND a.kind = 'grant' AND a.consumed_usd <> coalesce(l.posted, 0)
 """
+# Each reservation is read a fixed number of times, however many charges there are.
 _CHARGES = """
+WITH part AS (
+    SELECT charge_id, sum(own_usd) AS own, sum(own_usd + taken_usd) AS held
+      FROM billing_reservation WHERE tenant_id = %(tenant)s AND state = 'active' GROUP BY charge_id
+), taken AS (
+    SELECT parent_charge_id AS charge_id, sum(taken_usd) AS usd FROM billing_reservation
+     WHERE tenant_id = %(tenant)s AND state <> 'released' AND parent_charge_id IS NOT NULL
+     GROUP BY parent_charge_id
+), family AS (
+    SELECT c.family_id, sum(p.own) AS own FROM billing_charge c JOIN part p ON p.charge_id = c.id
+     WHERE c.tenant_id = %(tenant)s GROUP BY c.family_id)
 SELECT c.id, c.held_usd, c.taken_usd, c.family_held_usd FROM billing_charge c
+  LEFT JOIN part p ON p.charge_id = c.id
+  LEFT JOIN taken t ON t.charge_id = c.id
+  LEFT JOIN family f ON f.family_id = c.id
  WHERE c.tenant_id = %(tenant)s AND c.state = 'active' AND (
-       c.held_usd <> coalesce((SELECT sum(r.own_usd + r.taken_usd) FROM billing_reservation r
-                                WHERE r.charge_id = c.id AND r.state = 'active'), 0)
-    OR c.taken_usd <> coalesce((SELECT sum(r.taken_usd) FROM billing_reservation r
-                                 WHERE r.parent_charge_id = c.id AND r.state <> 'released'), 0)
-    OR c.own_usd <> coalesce((SELECT sum(r.own_usd) FROM billing_reservation r
-                               WHERE r.charge_id = c.id AND r.state = 'active'), 0)
-    OR c.taken_usd > c.own_usd
-    OR (c.family_id = c.id AND c.family_held_usd <> coalesce(
-          (SELECT sum(r.own_usd) FROM billing_reservation r
-             JOIN billing_charge m ON m.id = r.charge_id
-            WHERE m.family_id = c.id AND r.state = 'active'), 0)))
+       c.held_usd <> coalesce(p.held, 0) OR c.own_usd <> coalesce(p.own, 0)
+    OR c.taken_usd <> coalesce(t.usd, 0) OR c.taken_usd > c.own_usd
+    OR (c.family_id = c.id AND c.family_held_usd <> coalesce(f.own, 0)))
 """
 
 

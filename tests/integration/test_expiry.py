@@ -51,6 +51,13 @@ def plan(shop: Shop, amount: str, run: str, **members: Any) -> dict[str, Any]:
     return answer
 
 
+def events(shop: Shop, answer: dict[str, Any]) -> list[str]:
+    entries = shop.api.get(
+        f"ledger?decision_id={answer['decision_id']}&order=asc", key=shop.world.admin.key
+    ).json()["results"]
+    return [entry["event"] for entry in entries]
+
+
 def check_books(world: World) -> None:
     assert find_differences(world.id) == []
     assert run_checks(world.id).violated == ()
@@ -167,12 +174,76 @@ def test_growth_that_nobody_approved_is_never_posted(shop: Shop) -> None:
     grown = plan(shop, "5000.00", "q", stage="post_apply")
     assert grown["decision"] == "REQUIRE_APPROVAL"
     make_due(shop.world)
-    assert overdue(shop)["posted"] == 0
 
-    assert expire(shop.world) == {"expired": 1, "released": 1}
+    assert overdue(shop)["posted"] == 1, "whoever may ask may not keep it from settling"
 
-    assert overdue(shop)["posted"] == 1
     assert shop.budget_state(budget)["posted_usd"] == Decimal(60)
+    assert shop.budget_state(budget)["pending_usd"] == 0
+    assert events(shop, grown)[-1] == "released"
+    check_books(shop.world)
+    assert expire(shop.world) == {"expired": 1, "released": 0}
+    check_books(shop.world)
+
+
+def test_growth_that_waits_does_not_keep_a_person_from_reconciling(shop: Shop) -> None:
+    budget = shop.budget("100000.00")
+    applied = plan(shop, "60.00", "q")["decision_id"]
+    assert Api().post(f"reservations/{applied}/confirm", {}, key=shop.world.key).status_code == 200
+    grown = plan(shop, "5000.00", "q", stage="post_apply")["decision_id"]
+    body = {"actual_monthly_delta_usd": "70.00"}
+    refused = Api().post(f"reservations/{grown}/reconcile", body, key=shop.world.admin.key)
+    assert (refused.status_code, refused.json()["code"]) == (409, "approval_pending")
+    assert shop.budget_state(budget)["pending_usd"] == Decimal(5000)
+
+    settled = Api().post(f"reservations/{applied}/reconcile", body, key=shop.world.admin.key)
+
+    assert settled.status_code == 200, settled.content
+    result = settled.json()
+    assert (result["reserved_usd"], result["overrun_usd"]) == ("60.0000", "10.0000")
+    assert result["decision_ids"] == [applied]
+    assert shop.budget_state(budget)["pending_usd"] == 0
+    with reading(shop.world.id):
+        assert Reservation.objects.get(pk=grown).state == "released"
+        assert Approval.objects.get(decision_id=grown).status == "pending"
+    check_books(shop.world)
+
+
+def test_a_member_that_is_left_without_a_line_can_be_reconciled(shop: Shop) -> None:
+    """It held nothing itself; what it cost is an overrun where the released one had its lines."""
+    budget = shop.budget("1000.00")
+    first = shop.ask("150.00", key="a", run_id="r")
+    again = shop.ask("150.00", key="b", run_id="r")
+    assert again["reservation_shared"]
+    with transaction(shop.world.id):
+        Approval.objects.filter(decision_id=again["decision_id"]).update(status="approved")
+    assert expire(shop.world) == {"expired": 1, "released": 1}
+    assert shop.budget_state(budget)["pending_usd"] == 0
+    check_books(shop.world)
+
+    body = {"actual_monthly_delta_usd": "150.00"}
+    response = Api().post(
+        f"reservations/{again['decision_id']}/reconcile", body, key=shop.world.admin.key
+    )
+
+    assert response.status_code == 200, response.content
+    assert response.json()["overrun_usd"] == "150.0000"
+    state = shop.budget_state(budget)
+    assert (state["overrun_usd"], state["posted_usd"], state["headroom_usd"]) == (150, 0, 850)
+    assert first["decision_id"] not in response.json()["decision_ids"]
+    check_books(shop.world)
+
+
+def test_a_member_that_is_left_without_a_line_is_released_when_overdue(shop: Shop) -> None:
+    shop.budget("1000.00")
+    shop.ask("150.00", key="a", run_id="r")
+    again = shop.ask("150.00", key="b", run_id="r")
+    with transaction(shop.world.id):
+        Approval.objects.filter(decision_id=again["decision_id"]).update(status="approved")
+    expire(shop.world)
+    make_due(shop.world)
+
+    assert overdue(shop) == {"posted": 0, "released": 1, "inconsistent": 0}
+
     check_books(shop.world)
 
 

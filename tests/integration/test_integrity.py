@@ -932,6 +932,30 @@ def test_overdue_reservations_are_settled_by_hand(tenant: World) -> None:
     assert violated(tenant) == set()
 
 
+def test_a_limit_stops_settling_by_hand(tenant: World) -> None:
+    shop = Shop(tenant)
+    shop.budget("1000.00")
+    for number in range(5):
+        shop.ask("10.00", key=f"k{number}")
+    with transaction(tenant.id):
+        Reservation.objects.filter(tenant_id=tenant.id).update(
+            due_at=datetime(2020, 1, 1, tzinfo=UTC)
+        )
+
+    code, told, wrong = run("reconcile_overdue", "--tenant", tenant.slug, "--limit", "2")
+
+    assert (code, wrong) == (0, "")
+    assert told == (
+        f"{tenant.slug}: 0 posted, 2 released, 0 inconsistent\nstopped at the limit of 2\n"
+    )
+    assert "3 released" in run("reconcile_overdue", "--tenant", tenant.slug, "--limit", "9")[1]
+    for wrongly in ("0", "-1", "many"):
+        with pytest.raises(CommandError) as refusal:
+            call_command("reconcile_overdue", "--tenant", tenant.slug, "--limit", wrongly)
+        assert "--limit" in str(refusal.value)
+    assert violated(tenant) == set()
+
+
 def test_what_does_not_add_up_is_left_alone_and_told(
     tenant: World, other_tenant: World, owner_cursor: psycopg.Cursor, monkeypatch: Any
 ) -> None:
@@ -967,7 +991,7 @@ def test_a_tenant_whose_turn_fails_stops_no_other(
 ) -> None:
     module = "enforcement.management.commands.reconcile_overdue"
 
-    def work(*, actor: Actor) -> dict[str, int]:
+    def work(*, actor: Actor, **options: Any) -> dict[str, int]:
         if actor.tenant_id == tenant.id:
             raise RuntimeError("no such luck")
         return {"posted": 2, "released": 0, "inconsistent": 0}

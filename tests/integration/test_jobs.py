@@ -33,10 +33,12 @@ from tests.conftest import owner_dsn
 from tests.factories.tenants import World, system_actor
 from valdrix.celery import app, task_name
 from valdrix.jobs import running, tasks
+from valdrix.jobs.history import seconds_until_due
 from valdrix.jobs.locking import job_lock, lock_number
 from valdrix.jobs.running import Outcome, pause_seconds, run_job, run_until
 from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.ids import new_id
+from valdrix.models import JobRun
 from valdrix.schedule import JOBS, Job, find_job
 
 ROOT = Path(__file__).parent.parent.parent
@@ -305,6 +307,38 @@ def test_once_tells_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Work.runs == ["broken"]
 
 
+def test_a_runner_that_starts_anew_does_not_run_a_singleton_again_before_it_is_due(
+    runner: Callable[[list[Job]], Callable[[], None]],
+) -> None:
+    daily, often = make_job("quick"), make_job("quick", singleton=False)
+    assert run_job(daily) is Outcome.DONE
+    assert run_job(often) is Outcome.DONE
+    Work.runs.clear()
+
+    end = runner([daily])
+    runner([often])
+    wait_for(lambda: bool(Work.runs))
+    end()
+
+    assert Work.runs == ["quick"], "the one that is no singleton"
+    JobRun.objects.filter(name=daily.name).update(
+        ended_at=timezone.now() - timedelta(seconds=daily.interval_seconds)
+    )
+    runner([daily])
+    wait_for(lambda: len(Work.runs) == 2)
+
+
+def test_a_run_that_failed_is_not_a_run() -> None:
+    failing, left = make_job("broken"), make_job("quick")
+    assert run_job(failing) is Outcome.FAILED
+    with job_lock(left.name):
+        assert run_job(left) is Outcome.RUNS_ELSEWHERE
+
+    assert seconds_until_due(failing) == seconds_until_due(left) == 0
+    assert run_job(left) is Outcome.DONE
+    assert 0 < seconds_until_due(left) <= left.interval_seconds
+
+
 def test_an_unknown_job_is_refused() -> None:
     with pytest.raises(CommandError, match="no such job: nothing") as refusal:
         call_command("run_jobs", "--once", "--job", "nothing")
@@ -317,6 +351,7 @@ def test_a_signal_stops_the_program_within_a_second() -> None:
         f"postgresql://{settings['USER']}:{settings['PASSWORD'] or ''}@{settings['HOST']}"
         f":{settings['PORT']}/{settings['NAME']}"
     )
+    JobRun.objects.all().delete()
     program = subprocess.Popen(
         [sys.executable, "-u", "manage.py", "run_jobs"],
         cwd=ROOT,

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Final
 
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.utils.module_loading import import_string
 
+from valdrix.jobs.history import record_run, seconds_until_due
 from valdrix.jobs.locking import job_lock
 from valdrix.schedule import Job
 
@@ -42,6 +43,8 @@ def run_job(job: Job) -> Outcome:
         function: Callable[[], str | None] = import_string(job.function)
         with job_lock(job.name) if job.singleton else nullcontext(enter_result=True) as may_run:
             said = function() if may_run else None
+            if may_run and job.singleton:
+                record_run(job)
     except Exception:
         log.exception(_LINE, job.name, Outcome.FAILED, _milliseconds_since(began), "")
         return Outcome.FAILED
@@ -54,8 +57,9 @@ def run_job(job: Job) -> Outcome:
 def run_until(is_stopping: Callable[[], bool], jobs: Sequence[Job]) -> None:
     """Run jobs by their intervals until it is time to stop; each has a thread of its own.
 
-    Each runs at once: a machine that is started more often than once an interval runs it too. A
-    run that is in progress at the end is given up: what it did not commit never happened.
+    Each runs at once, except for a singleton that ran less than its interval ago, wherever that
+    was: it runs when it is due. A run that is in progress at the end is given up: what it did not
+    commit never happened.
 
     :param is_stopping: asked several times a second, so that the handler of a signal, which may
         interrupt anything, need not touch a lock to say so.
@@ -91,6 +95,7 @@ def pause_seconds(job: Job, *, failures: int, took_seconds: float) -> float:
 
 def _repeat(job: Job, stop: threading.Event) -> None:
     failures = 0
+    stop.wait(_first_pause_seconds(job))
     while not stop.is_set():
         began = time.monotonic()
         outcome = run_job(job)
@@ -99,6 +104,19 @@ def _repeat(job: Job, stop: threading.Event) -> None:
         failures = failures + 1 if outcome is Outcome.FAILED else 0
         took = time.monotonic() - began
         stop.wait(pause_seconds(job, failures=failures, took_seconds=took))
+
+
+def _first_pause_seconds(job: Job) -> float:
+    """Return how long a runner that starts now waits before it runs a job."""
+    if not job.singleton:
+        return 0.0
+    try:
+        return seconds_until_due(job)
+    except DatabaseError:
+        log.exception("job=%s outcome=unknown_when_it_last_ran", job.name)
+        return 0.0
+    finally:
+        connections.close_all()
 
 
 def _milliseconds_since(began: float) -> int:

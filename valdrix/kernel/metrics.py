@@ -75,6 +75,7 @@ TELEMETRY_EVENTS: Final = Counter(
     "valdrix_ops_telemetry_events",
     "Telemetry events by what became of them: written, known already, or lost and why.",
     ("fate",),
+)
 BUDGET_ALERTS: Final = Counter(
     "valdrix_ops_enforcement_budget_alerts",
     "Budgets that reached a level of their limit in a month, once each.",

@@ -13,6 +13,9 @@ from typing import Any, Final
 MAX_DEPTH: Final = 64
 _MAX_INTEGER_DIGITS: Final = 400
 _MAX_NUMBER_TEXT: Final = 1000
+_ANY_CONTAINERS: Final = 20_000
+_BYTES_PER_CONTAINER: Final = 12
+"""Plans and estimates without any blank have more than 35; what is denser was made to hold a worker."""
 
 
 class StrictJsonError(ValueError):
@@ -31,14 +34,16 @@ def loads(body: bytes, *, max_depth: int = MAX_DEPTH, max_values: int | None = N
     :param max_depth: how many containers may be nested.
     :param max_values: how many values it may hold, a third of them containers, judged before it
         is parsed by its commas and brackets, those inside strings included; None takes any number.
-    :raises TooManyValuesError: for more; nothing was parsed.
+    :raises TooManyValuesError: for more, and for a long run of brackets; nothing was parsed.
     :raises StrictJsonError: with a message that names the fault and echoes no value.
     """
-    if max_values is not None and len(body) > max_values:
-        containers = body.count(b"{") + body.count(b"[")
+    containers = body.count(b"{") + body.count(b"[")
+    if max_values is not None:
         # A container costs a multiple of a plain value, so that fewer of them are taken.
         if containers * 3 > max_values or containers + body.count(b",") > max_values:
             raise TooManyValuesError(f"holds more than {max_values} values")
+        if containers > _ANY_CONTAINERS and containers * _BYTES_PER_CONTAINER > len(body):
+            raise TooManyValuesError("consists of brackets, not of what they should hold")
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -55,8 +60,7 @@ def loads(body: bytes, *, max_depth: int = MAX_DEPTH, max_values: int | None = N
         raise StrictJsonError(f"nested deeper than {max_depth} levels") from None
     # Raw control characters and surrogates cannot pass the steps above; only escapes can make
     # them, so the walk over every string is paid only by documents that have such an escape.
-    nested = body.count(b"{") + body.count(b"[") > max_depth
-    if nested or "\\u" in text:
+    if containers > max_depth or "\\u" in text:
         _walk(document, max_depth)
     return document
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valdrix.kernel.strict_json import MAX_DEPTH, StrictJsonError, loads
+from valdrix.kernel.strict_json import MAX_DEPTH, StrictJsonError, TooManyValuesError, loads
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,22 @@ def test_hostile_bodies_are_refused_fast(body):
     with pytest.raises(StrictJsonError):
         loads(body)
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("inner", [b"[]", b"{}", b"[" * 60 + b"]" * 60, b'{"a":[]}'])
+def test_a_long_run_of_brackets_is_refused_before_it_is_parsed(inner):
+    body = b"[" + b",".join([inner] * 100_000) + b"]"
+
+    with pytest.raises(TooManyValuesError, match=r"brackets|values"):
+        loads(body, max_values=5_000_000)
+
+
+def test_brackets_that_hold_something_are_taken():
+    few = b"[" + b",".join([b"[]"] * 10_000) + b"]"
+    plan = b"[" + b",".join([b'{"address":"module.web","tags":{}}'] * 20_000) + b"]"
+
+    assert len(loads(few, max_values=5_000_000)) == 10_000
+    assert len(loads(plan, max_values=5_000_000)) == 20_000
 
 
 JSON = st.recursive(
