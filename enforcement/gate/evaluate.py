@@ -72,7 +72,7 @@ _RECORDING_ATTEMPTS: Final = 2
 _RECORDING: Final = TimeLimits(lock_timeout_ms=200, statement_timeout_ms=500)
 _RECORDING_MS: Final = 600
 """A fail-safe outcome is recorded quickly or not at all: the caller has waited already."""
-_GRACE_MS: Final = 100
+_GRACE_MS: Final = 250
 """The server's own time-outs come first: they leave a connection that can be used again."""
 
 
@@ -117,9 +117,10 @@ def _evaluate_or_fail_safe(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[s
     except OutOfTime:
         reason = failsafe.TIMEOUT
     except Exception as error:
-        reason = (
-            failsafe.TIMEOUT if timer.is_over else failsafe.reason_for_sqlstate(sqlstate_of(error))
-        )
+        state = sqlstate_of(error)
+        # A connection that was cut because the time was over says nothing of its own.
+        is_cut = state is None and timer.is_over
+        reason = failsafe.TIMEOUT if is_cut else failsafe.reason_for_sqlstate(state)
         log.warning("gate fails safe: %s", reason, exc_info=error)
     GATE_FAILURES.labels(reason).inc()
     return _fail_safe(ask, reason, timer)
