@@ -112,8 +112,14 @@ SELECT r.decision_id AS id, r.own_usd::text AS expected,
  WHERE r.tenant_id = %(tenant)s
 """
 _TAKEN_HAS_PARENT: Final = """
-SELECT decision_id AS id, taken_usd > 0 AS expected, parent_charge_id IS NOT NULL AS found
-  FROM billing_reservation WHERE tenant_id = %(tenant)s
+SELECT r.decision_id AS id,
+       CASE WHEN r.taken_usd > 0 THEN 'a charge of its family' ELSE 'none' END AS expected,
+       CASE WHEN r.parent_charge_id IS NULL THEN 'none'
+            WHEN p.family_id = c.family_id THEN 'a charge of its family'
+            ELSE 'a charge of another family' END AS found
+  FROM billing_reservation r JOIN billing_charge c ON c.id = r.charge_id
+  LEFT JOIN billing_charge p ON p.id = r.parent_charge_id
+ WHERE r.tenant_id = %(tenant)s
 """
 _NO_PENDING_LINE: Final = """
 SELECT l.id, CASE l.state WHEN 'pending' THEN 'posted or voided' ELSE l.state END AS expected,
@@ -252,7 +258,7 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "taken_part_has_parent",
-        "A reservation names a parent charge when and only when it took a part of one.",
+        "A reservation names a parent charge, of its own family, when and only when it took a part of it.",
         _TAKEN_HAS_PARENT,
     ),
     Invariant(

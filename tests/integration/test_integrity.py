@@ -443,6 +443,14 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             on_reservation("child", "parent_charge_id = NULL"), also="charge_taken_equals_children"
         ),
         Fault(on_reservation("plain", "parent_charge_id = charge_id")),
+        Fault(
+            on_reservation(
+                "child",
+                "parent_charge_id = (SELECT charge_id FROM billing_reservation"
+                " WHERE decision_id = %(plain)s)",
+            ),
+            also="charge_taken_equals_children",
+        ),
     ),
     "settled_family_has_no_pending_line": (
         Fault(
