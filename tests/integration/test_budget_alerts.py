@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,6 +17,7 @@ from billing.alerts.queries import find_alerts
 from billing.models import BudgetAlert, DailyCost
 from tests.factories.headroom import PROJECT, Shop
 from tests.factories.tenants import World
+from tests.integration.test_admin import page_url, sign_in
 from tests.integration.test_reconciliation import settled
 from tests.threads import run_in_threads
 from valdrix.jobs.tasks import raise_all_budget_alerts
@@ -202,3 +204,16 @@ def test_the_job_looks_at_every_tenant(shop: Shop, other_tenant: World) -> None:
     assert "raised=" in raise_all_budget_alerts()
 
     assert levels(other, budget) == [50, 80]
+
+
+def test_the_console_shows_them(shop: Shop) -> None:
+    budget = shop.budget("100.00")
+    page = page_url("billing_account", budget)
+    member = sign_in(shop.world.member)
+    assert "Alerts this month" in member.get(page).content.decode()
+    shop.ask("85.00", key="k")
+    assert look(shop) == 2
+
+    text = " ".join(re.sub("<[^>]+>", " ", member.get(page).content.decode()).split())
+
+    assert re.search(r"Alerts this month 50 % at .+, 80 % at ", text)
