@@ -35,6 +35,7 @@ from billing.admin.settlements import SettlementAdmin
 from billing.models import Account, Reservation, SettlementRecord
 from enforcement.admin.accounts import AccountAdmin
 from enforcement.admin.decisions import DecisionAdmin
+from enforcement.admin.exports import EXPORT_PAGES
 from enforcement.admin.ledger import LedgerEntryAdmin
 from enforcement.admin.overview import build_overview
 from enforcement.admin.policies import PolicyAdmin
@@ -57,7 +58,7 @@ from governance.models import (
     Integration,
     PolicyVersion,
 )
-from valdrix.kernel.admin import Seat, Tenancy, find_seat, seat_of
+from valdrix.kernel.admin import ConsolePage, Seat, Tenancy, find_seat, seat_of
 from valdrix.kernel.db import reading, sqlstate_of
 
 _SESSION_KEY: Final = "console_tenant"
@@ -91,6 +92,7 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
         "Proof",
         (
             ("Ledger", "link", "enforcement_ledgerentry", ""),
+            ("Exports", "download", "exports", ""),
             ("Audit log", "manage_search", "governance_auditentry", ""),
             ("Incidents", "report", "governance_incident", ""),
             ("API keys", "key", "governance_apikey", ""),
@@ -98,7 +100,10 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
         ),
     ),
 )
-"""Groups of title, icon, list and query: shown as far as the person's role may see the list."""
+"""Groups of title, icon, list or page, and query: shown as far as the person's role may see it."""
+
+PAGES: Final[tuple[ConsolePage, ...]] = (*EXPORT_PAGES,)
+_PAGE_NAMES: Final = frozenset(page.name for page in PAGES)
 
 
 class ConsoleSite(UnfoldAdminSite):
@@ -133,6 +138,7 @@ class ConsoleSite(UnfoldAdminSite):
             path("jsi18n/", view(self.i18n_javascript, cacheable=True), name="jsi18n"),
             path("tenant/", view(self.choose_tenant), name="choose_tenant"),
         ]
+        routes += [path(page.route, view(self._serve(page)), name=page.name) for page in PAGES]
         for model, model_admin in self._registry.items():
             prefix = f"{model._meta.app_label}/{model._meta.model_name}/"
             routes += [
@@ -160,6 +166,21 @@ class ConsoleSite(UnfoldAdminSite):
 
         seated.__name__ = getattr(view, "__name__", "seated")
         return super().admin_view(seated, cacheable)
+
+    def _serve(self, page: ConsolePage) -> Callable[..., HttpResponse]:
+        """Return a view that lets in whom the page is for, with what every template is given."""
+
+        def serve(request: HttpRequest, **arguments: Any) -> HttpResponse:
+            if seat_of(request).role not in page.roles:
+                raise PermissionDenied(f"{page.title} is for {', '.join(page.roles)}.")
+            context = {
+                **self.each_context(request),
+                "title": page.title,
+                "crumbs": [(None, page.title)],
+            }
+            return page.view(request, context, **arguments)
+
+        return serve
 
     def _answer(
         self, view: Callable[..., Any], request: HttpRequest, args: Any, kwargs: Any
@@ -293,6 +314,8 @@ class ConsoleSite(UnfoldAdminSite):
             for model, model_admin in self._registry.items()
             if model_admin.has_view_permission(request)
         }
+        role = seat_of(request).role
+        visible |= {page.name for page in PAGES if role in page.roles}
         overview = reverse("admin:index")
         home = {
             "title": "Overview",
@@ -336,7 +359,7 @@ def _find_seat(request: HttpRequest) -> Seat | None:
 
 def _menu_item(request: HttpRequest, entry: tuple[str, str, str, str]) -> dict[str, Any]:
     title, icon, name, query = entry
-    url = reverse(f"admin:{name}_changelist")
+    url = reverse(f"admin:{name}" if name in _PAGE_NAMES else f"admin:{name}_changelist")
     is_active = request.path.startswith(url)
     if is_active and query:
         shown = request.GET.get("kind", "budget")

@@ -8,6 +8,7 @@ from enforcement.api.budgets import BudgetsView, BudgetView
 from enforcement.api.costs import CostSummaryView, CostsView, SubAccountsView
 from enforcement.api.credits import CreditsView, CreditView, CreditVoidView
 from enforcement.api.decisions import DecisionsView, DecisionView
+from enforcement.api.exports import ExportArchiveView, ExportParityView
 from enforcement.api.gates import BatchGateView, TerraformGateView, TerraformPreflightView
 from enforcement.api.ledger import CheckpointView, LedgerView
 from enforcement.api.modes import EmergencyModeView
@@ -52,6 +53,8 @@ urlpatterns: list[URLPattern] = [
     path("decisions/<uuid:decision_id>", DecisionView.as_view()),
     path("ledger", LedgerView.as_view()),
     path("ledger/checkpoint", CheckpointView.as_view()),
+    path("exports/parity", ExportParityView.as_view()),
+    path("exports/archive", ExportArchiveView.as_view()),
     path("reservations/active", ActiveReservationsView.as_view()),
     path("reservations/reconcile-overdue", ReconcileOverdueView.as_view()),
     path("reservations/reconciliation-exceptions", ReconciliationExceptionsView.as_view()),

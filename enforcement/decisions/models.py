@@ -52,6 +52,17 @@ class Decision(models.Model):
     outcome_json = models.TextField()
     outcome_sha256 = models.CharField(max_length=64)
     response_json = models.TextField()
+    # Repeat what context_json and outcome_json hold, for exports: those are long and compressed.
+    tags = ArrayField(models.TextField(), db_default=[])
+    computed_context_version = models.CharField(max_length=20, null=True)
+    computed_context_generated_at = models.DateTimeField(null=True)
+    computed_context_month_start = models.DateField(null=True)
+    computed_context_month_end = models.DateField(null=True)
+    computed_context_month_elapsed_days = models.PositiveSmallIntegerField(null=True)
+    computed_context_month_total_days = models.PositiveSmallIntegerField(null=True)
+    computed_context_observed_cost_days = models.PositiveSmallIntegerField(null=True)
+    computed_context_latest_cost_date = models.DateField(null=True)
+    computed_context_data_source_mode = models.CharField(max_length=20, null=True)
 
     class Meta:
         db_table = "enforcement_decision"

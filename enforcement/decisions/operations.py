@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 
 from enforcement.decisions.models import Decision
 from valdrix.kernel.db import transaction_required
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextProvenance:
+    """Where a decision's computed context comes from (SPEC 3.4): ``computed_context_*``."""
+
+    version: str
+    generated_at: datetime
+    month_start: date
+    month_end: date
+    month_elapsed_days: int
+    month_total_days: int
+    observed_cost_days: int
+    latest_cost_date: date | None
+    data_source_mode: str
+
+
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """One decision as it is stored: the columns of ``Decision``, amounts in US dollars."""
+    """One decision as it is stored: the columns of ``Decision``, amounts in US dollars.
+
+    :ivar computed: None for a fail-safe outcome, which computed nothing.
+    """
 
     decision_id: uuid.UUID
     tenant_id: uuid.UUID
@@ -47,6 +65,8 @@ class DecisionRecord:
     outcome_json: str
     outcome_sha256: str
     response_json: str
+    tags: tuple[str, ...]
+    computed: ContextProvenance | None
 
 
 def append(*, record: DecisionRecord) -> None:
@@ -58,4 +78,9 @@ def append(*, record: DecisionRecord) -> None:
     values = {field.name: getattr(record, field.name) for field in fields(record)}
     values["id"] = values.pop("decision_id")
     values["reason_codes"] = list(record.reason_codes)
+    values["tags"] = list(record.tags)
+    computed = values.pop("computed")
+    if computed is not None:
+        for field in fields(computed):
+            values[f"computed_context_{field.name}"] = getattr(computed, field.name)
     Decision(**values).save(force_insert=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import msgspec
 
 from enforcement.decisions import operations as decisions
-from enforcement.decisions.operations import DecisionRecord
+from enforcement.decisions.operations import ContextProvenance, DecisionRecord
 from enforcement.gate.ask import Ask
+from enforcement.gate.context import ComputedContext
 from enforcement.gate.decision import ENGINE_VERSION, encode, outcome_sha256
 from enforcement.gate.response import Record
 from enforcement.ledger import domain as ledger
@@ -79,7 +80,25 @@ def _append_decision(ask: Ask, made: Made) -> None:
             outcome_json=outcome_json,
             outcome_sha256=outcome_sha256(outcome_json),
             response_json=made.response_json,
+            tags=record.outcome.tags,
+            computed=_provenance(record.computed),
         )
+    )
+
+
+def _provenance(computed: ComputedContext | None) -> ContextProvenance | None:
+    if computed is None:
+        return None
+    return ContextProvenance(
+        version=computed.context_version,
+        generated_at=computed.generated_at,
+        month_start=computed.month_start,
+        month_end=computed.month_end,
+        month_elapsed_days=computed.month_elapsed_days,
+        month_total_days=computed.month_total_days,
+        observed_cost_days=computed.observed_cost_days,
+        latest_cost_date=computed.latest_cost_date,
+        data_source_mode=computed.data_source_mode,
     )
 
 

@@ -88,6 +88,10 @@ class LedgerEntry(models.Model):
             models.Index(
                 fields=["tenant_id", "project_id", "sequence"], name="enforcement_ledger_project"
             ),
+            # Exports find a window's part of the chain by it alone.
+            models.Index(
+                fields=["tenant_id", "at"], include=["sequence"], name="enforcement_ledger_moment"
+            ),
         )
 
     def __str__(self) -> str:

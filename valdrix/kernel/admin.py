@@ -65,6 +65,23 @@ def seat_of(request: HttpRequest) -> Tenancy:
     return seat.current
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsolePage:
+    """A page of the console that is no list of a table's rows.
+
+    :ivar route: below ``/admin/``.
+    :ivar name: the route's name in the namespace ``admin``, and the page's in the menu.
+    :ivar roles: who may come here; the site checks it before the view runs.
+    :ivar view: takes the request, what every page's template is given, and the route's arguments.
+    """
+
+    route: str
+    name: str
+    title: str
+    roles: tuple[str, ...]
+    view: Callable[..., HttpResponse]
+
+
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # no type arguments at run time
     """Counts and shows the first 5,000 rows at most, so that no page walks a whole history."""
 

@@ -1,0 +1,215 @@
+"""The archive: nine files in a ZIP that is written as its rows are read, in constant memory.
+
+Members are stored, not compressed: the bytes then depend on no compressor's version, and nothing
+that is read back can be larger than it looks. Times in the ZIP are its epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from enforcement.exports.domain import Scope, Segment, Tally, build_manifest
+from enforcement.exports.queries import find_segment, stream_rows
+from enforcement.exports.verifier.layout import COLUMNS, FILES, SUMS
+from enforcement.ledger.checkpoint import build_checkpoint
+from valdrix.kernel.canonical import canonical_bytes
+from valdrix.kernel.db import snapshot_reading
+from valdrix.kernel.signing import ALGORITHM, SigningKey
+
+CHUNK_BYTES: Final = 1 << 18
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+_READABLE: Final = 0o644 << 16
+_UNIX: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A finished export: what its manifest states, the bytes that were signed, the signature."""
+
+    manifest: dict[str, Any]
+    canonical: bytes
+    signature: str
+    key_id: str
+    checkpoint: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of the signed bytes."""
+        return hashlib.sha256(self.canonical).hexdigest()
+
+
+class Export:
+    """One export: :meth:`stream` gives the archive; :attr:`signed` is set when it has ended."""
+
+    def __init__(self, scope: Scope, key: SigningKey) -> None:
+        self._scope = scope
+        self._key = key
+        self.signed: Signed | None = None
+
+    def stream(self) -> Iterator[bytes]:
+        """Yield the archive's bytes, from one snapshot in a transaction of its own.
+
+        :raises LedgerIncomplete: when the ledger lacks an entry; the archive then has no end.
+        """
+        sink = _Sink()
+        archive = zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED)  # type: ignore[call-overload]  # mode "w" needs no more than _Sink has
+        with snapshot_reading(self._scope.tenant_id):
+            segment = find_segment(self._scope)
+            tallies = {}
+            for name in FILES:
+                tally = tallies[name] = Tally(name)
+                with archive.open(_member(name), "w", force_zip64=True) as member:
+                    for chunk in _chunks(name, self._scope, segment, tally):
+                        member.write(chunk)
+                        yield sink.take()
+        self.signed = self._sign(segment, tallies)
+        for name, content in _closing_files(self.signed):
+            with archive.open(_member(name), "w", force_zip64=True) as member:
+                member.write(content)
+        archive.close()
+        yield sink.take()
+
+    def finish(self) -> Signed:
+        """Read everything and return what the archive would state, without keeping its bytes."""
+        for _ in self.stream():
+            pass
+        assert self.signed is not None
+        return self.signed
+
+    def _sign(self, segment: Segment, tallies: dict[str, Tally]) -> Signed:
+        manifest = build_manifest(self._scope, segment, tallies, key_id=self._key.key_id)
+        canonical = canonical_bytes(manifest)
+        return Signed(
+            manifest=manifest,
+            canonical=canonical,
+            signature=self._key.sign(canonical),
+            key_id=self._key.key_id,
+            checkpoint=build_checkpoint(
+                tenant_id=self._scope.tenant_id,
+                head=segment.last,
+                at=segment.last_at,
+                key=self._key,
+            ),
+        )
+
+
+def build_parity(signed: Signed) -> dict[str, Any]:
+    """Return counts, sums and hashes of an export as ``exports/parity`` answers them."""
+    manifest = signed.manifest
+    ledger = manifest["ledger"]
+    return {
+        "tenant_id": manifest["tenant_id"],
+        "window_start": manifest["window_start"],
+        "window_end": manifest["window_end"],
+        "limit": manifest["limit"],
+        "truncated": manifest["truncated"],
+        "ledger_position": ledger["position"],
+        "ledger_position_hash": ledger["position_hash"],
+        "ledger_first_sequence": ledger["after_sequence"] + 1,
+        "ledger_last_sequence": ledger["last_sequence"],
+        "ledger_last_hash": ledger["last_hash"],
+        "files": {
+            name: {key: one[key] for key in ("rows", "bytes", "sha256", "last_row_sha256")}
+            for name, one in manifest["files"].items()
+        },
+        "figures": manifest["figures"],
+        "bindings": manifest["bindings"],
+        "parity_ok": all(one["rows"] == one["bound"] for one in manifest["bindings"].values()),
+        "policy_lineage": manifest["policy_lineage"],
+        "policy_lineage_sha256": manifest["policy_lineage_sha256"],
+        "policy_lineage_entries": len(manifest["policy_lineage"]),
+        "computed_context_lineage": manifest["computed_context_lineage"],
+        "computed_context_lineage_sha256": manifest["computed_context_lineage_sha256"],
+        "computed_context_lineage_entries": len(manifest["computed_context_lineage"]),
+        "manifest_content_sha256": signed.sha256,
+        "manifest_signature": signed.signature,
+        "manifest_signature_algorithm": ALGORITHM,
+        "manifest_signature_key_id": signed.key_id,
+    }
+
+
+def archive_name(scope: Scope) -> str:
+    """Return the file name under which an archive is offered."""
+    return f"valdrix-export-{scope.start_at:%Y%m%d}-{scope.end_at:%Y%m%d}.zip"
+
+
+def _closing_files(signed: Signed) -> Iterator[tuple[str, bytes]]:
+    text = json.dumps(signed.manifest, indent=2, sort_keys=True, ensure_ascii=False)
+    yield "manifest.json", f"{text}\n".encode()
+    yield "manifest.canonical.json", signed.canonical
+    yield "manifest.sha256", f"{signed.sha256}  manifest.canonical.json\n".encode()
+    yield "manifest.sig", f"{signed.signature}\n".encode()
+    yield "checkpoint.json", canonical_bytes(signed.checkpoint) + b"\n"
+
+
+def _chunks(name: str, scope: Scope, segment: Segment, tally: Tally) -> Iterator[bytes]:
+    """Yield a file's bytes in pieces of about ``CHUNK_BYTES``, its header first."""
+    lines = [",".join(COLUMNS[name]).encode() + b"\n"]
+    size = len(lines[0])
+    for line in _lines(name, scope, segment, tally):
+        lines.append(line)
+        size += len(line)
+        if size >= CHUNK_BYTES:
+            yield tally.take(b"".join(lines))
+            lines.clear()
+            size = 0
+    yield tally.take(b"".join(lines))
+
+
+def _lines(name: str, scope: Scope, segment: Segment, tally: Tally) -> Iterator[bytes]:
+    """Yield a file's lines and count them.
+
+    A row's last cell is the hash of the row before and of its own bytes; ledger entries have
+    such a hash already.
+    """
+    is_ledger, has_lineage = name == "ledger.csv", name == "decisions.csv"
+    amounts = len(SUMS[name])
+    cuts = 2 + amounts + (2 if has_lineage else 1 if is_ledger else 0)
+    previous = tally.last_hash
+    for row in stream_rows(name, scope, segment):
+        *head, line = row.split(b",", cuts)
+        tally.bound += head[0] == b"1"
+        tally.count(head[1], head[2 : 2 + amounts])
+        if is_ledger:
+            tally.close_row(bytes.fromhex(head[-1].decode()))
+            yield line
+            continue
+        if has_lineage:
+            tally.policies[head[-2]] += 1
+            tally.contexts[head[-1]] += 1
+        cells = line[:-1]
+        digest = hashlib.sha256(previous + cells)
+        previous = digest.digest()
+        tally.close_row(previous)
+        yield b"%b,%b\n" % (cells, digest.hexdigest().encode())
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, date_time=_EPOCH)
+    info.create_system = _UNIX
+    info.external_attr = _READABLE
+    return info
+
+
+class _Sink:
+    """A file that cannot be sought, whose bytes are taken away as they come."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: everything is at hand at once."""
+
+    def take(self) -> bytes:
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        return taken
