@@ -121,7 +121,7 @@ def build_context(
         age_days=(today - known_days[-1].date).days if known_days else None,
         stale_after_days=stale_after_days,
     )
-    score = min(100, sum(_RISK_POINTS[factor] for factor in factors))
+    score, risk_class = _risk(factors)
     return ComputedContext(
         context_version=CONTEXT_VERSION,
         generated_at=now,
@@ -138,10 +138,34 @@ def build_context(
         anomaly_kind=kind,
         anomaly_delta_usd=delta,
         anomaly_percent=percent,
-        risk_class=next(name for floor, name in _RISK_CLASSES if score >= floor),
+        risk_class=risk_class,
         risk_score=score,
         risk_factors=factors,
     )
+
+
+def rescore(
+    computed: ComputedContext, gate_input: GateInput, *, stale_after_days: int
+) -> ComputedContext:
+    """Return a stored context with its risk as it is for another environment or staleness limit."""
+    newest, today = computed.latest_cost_date, computed.generated_at.astimezone(UTC).date()
+    factors = _risk_factors(
+        gate_input,
+        forecast=computed.forecast_eom_usd,
+        anomaly_kind=computed.anomaly_kind,
+        age_days=None if newest is None else (today - newest).days,
+        stale_after_days=stale_after_days,
+    )
+    score, risk_class = _risk(factors)
+    return msgspec.structs.replace(
+        computed, risk_class=risk_class, risk_score=score, risk_factors=factors
+    )
+
+
+def _risk(factors: Sequence[str]) -> tuple[int, str]:
+    """Return the score of some factors, and its class."""
+    score = min(100, sum(_RISK_POINTS[factor] for factor in factors))
+    return score, next(name for floor, name in _RISK_CLASSES if score >= floor)
 
 
 def _data_source_mode(days: Sequence[DayCost] | None, known_days: Sequence[DayCost]) -> str:
