@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from enforcement.ledger.checkpoint import build_checkpoint
+from enforcement.ledger.domain import Head
 from tests.client import Api
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
@@ -133,3 +136,85 @@ def test_the_route_is_an_admin_s_and_says_when_nothing_can_be_signed(
     settings.EXPORT_SIGNING_KEY = None
     response = api.get("ledger/checkpoint", key=tenant.admin.key)
     assert (response.status_code, response.json()["code"]) == (503, "signing_key_missing")
+
+
+# Kept outside the database, at an interval
+
+
+@pytest.fixture
+def kept(settings: Any, tmp_path: Path) -> Path:
+    settings.LEDGER_CHECKPOINT_DIR = tmp_path / "kept"
+    return tmp_path / "kept"
+
+
+def test_the_job_keeps_each_head_once_and_checks_it_later(shop: Shop, kept: Path) -> None:
+    from valdrix.jobs.tasks import _keep
+
+    assert _keep(shop.world.id) == {"kept": 1, "files": 1}
+    assert _keep(shop.world.id) == {"kept": 0, "files": 1}
+    shop.ask("10.00")
+    assert _keep(shop.world.id) == {"kept": 1, "files": 2}
+    newest = max((kept / str(shop.world.id)).iterdir())
+    assert "the checkpoint at sequence 4 holds" in verify(shop, newest)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: text.replace(b'"sequence":2', b'"sequence":1'), "not signed by the key"),
+        (lambda text: b"{}", "no checkpoint"),
+    ],
+)
+def test_a_kept_file_that_was_edited_is_found(
+    shop: Shop, kept: Path, change: Any, reason: str
+) -> None:
+    from valdrix.jobs.tasks import LedgerBroken, _keep
+
+    _keep(shop.world.id)
+    path = next((kept / str(shop.world.id)).iterdir())
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(LedgerBroken, match=reason):
+        _keep(shop.world.id)
+
+
+def test_a_ledger_that_belies_a_kept_file_is_not_vouched_for_again(
+    shop: Shop, other_tenant: World, kept: Path
+) -> None:
+    """Another ledger's file stands for a ledger that was rewritten."""
+    from valdrix.jobs.tasks import LedgerBroken, _keep
+    from valdrix.kernel.canonical import canonical_bytes
+
+    _keep(shop.world.id)
+    folder = kept / str(shop.world.id)
+    head = Head(2, bytes(32))
+    forged = build_checkpoint(tenant_id=shop.world.id, head=head, at=datetime.now(UTC), key=KEY)
+    (folder / "000000000000002-other.json").write_bytes(canonical_bytes(forged))
+    with pytest.raises(LedgerBroken, match="sequence 2 has another hash"):
+        _keep(shop.world.id)
+    head = Head(99, bytes(32))
+    forged = build_checkpoint(tenant_id=shop.world.id, head=head, at=datetime.now(UTC), key=KEY)
+    (folder / "000000000000002-other.json").write_bytes(canonical_bytes(forged))
+    with pytest.raises(LedgerBroken, match="sequence 99 is missing"):
+        _keep(shop.world.id)
+    assert len(list(folder.iterdir())) == 2, "nothing new was signed"
+
+
+def test_a_retired_keys_file_still_holds(shop: Shop, kept: Path, settings: Any) -> None:
+    from valdrix.jobs.tasks import LedgerBroken, _keep
+
+    _keep(shop.world.id)
+    settings.EXPORT_SIGNING_KEY = OTHER
+    with pytest.raises(LedgerBroken):
+        _keep(shop.world.id)
+    settings.EXPORT_RETIRED_PUBLIC_KEYS = [KEY.public_text]
+    assert _keep(shop.world.id)["files"] == 1
+
+
+def test_without_a_directory_or_a_key_the_job_says_so(settings: Any) -> None:
+    from valdrix.jobs.tasks import keep_checkpoints
+
+    settings.LEDGER_CHECKPOINT_DIR = None
+    assert "ENFORCEMENT_CHECKPOINT_DIR" in keep_checkpoints()
+    settings.LEDGER_CHECKPOINT_DIR = Path("/nowhere")
+    settings.EXPORT_SIGNING_KEY = None
+    assert "ENFORCEMENT_EXPORT_SIGNING_KEY" in keep_checkpoints()

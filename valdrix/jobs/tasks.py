@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from billing.alerts.operations import raise_budget_alerts
 from enforcement.integrity.operations import check_integrity
+from enforcement.ledger.keeping import find_kept_faults, keep_checkpoint, list_kept
 from enforcement.ledger.verification import verify_ledger
 from enforcement.reconciliation.expiry import expire_approvals
 from enforcement.reconciliation.operations import reconcile_overdue
@@ -45,6 +46,18 @@ def verify_ledgers() -> str:
     :raises JobIncomplete: when one of them does not hold.
     """
     return _for_each_tenant("verify-ledgers", _verify)
+
+
+def keep_checkpoints() -> str:
+    """Sign every ledger's head into a file outside the database, and check the files kept before.
+
+    :raises JobIncomplete: when one cannot be written, or a ledger belies one that was kept.
+    """
+    if settings.LEDGER_CHECKPOINT_DIR is None:
+        return "no ENFORCEMENT_CHECKPOINT_DIR is configured: nothing is kept"
+    if settings.EXPORT_SIGNING_KEY is None:
+        return "no ENFORCEMENT_EXPORT_SIGNING_KEY is configured: nothing can be signed"
+    return _for_each_tenant("keep-checkpoints", _keep)
 
 
 def reconcile_all_overdue() -> str:
@@ -95,6 +108,20 @@ def _verify(tenant_id: uuid.UUID) -> dict[str, int]:
     if result.fault is not None:
         raise LedgerBroken(f"broken at sequence {result.fault.sequence}: {result.fault.reason}")
     return {"entries": result.entries}
+
+
+def _keep(tenant_id: uuid.UUID) -> dict[str, int]:
+    directory, key = settings.LEDGER_CHECKPOINT_DIR, settings.EXPORT_SIGNING_KEY
+    keys = [key.public_text, *settings.EXPORT_RETIRED_PUBLIC_KEYS]
+    # Before the new head is signed: a ledger that was rewritten must not be vouched for.
+    faults = list(find_kept_faults(tenant_id, directory=directory, public_keys=keys))
+    if faults:
+        raise LedgerBroken("; ".join(faults))
+    kept = keep_checkpoint(tenant_id, directory=directory, key=key, at=timezone.now())
+    return {
+        "kept": int(kept is not None),
+        "files": len(list_kept(tenant_id, directory=directory)),
+    }
 
 
 def _check(tenant_id: uuid.UUID) -> dict[str, int]:

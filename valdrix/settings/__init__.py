@@ -242,6 +242,19 @@ def _signing_key() -> SigningKey | None:
 
 
 EXPORT_SIGNING_KEY = _signing_key()
+# Public halves of keys that signed before: what they signed still verifies.
+EXPORT_RETIRED_PUBLIC_KEYS = env.list("ENFORCEMENT_EXPORT_RETIRED_PUBLIC_KEYS", default=[])
+
+
+def _checkpoint_directory() -> Path | None:
+    """Return where checkpoints are kept outside the database; None where they are not."""
+    text = env.str("ENFORCEMENT_CHECKPOINT_DIR", default="").strip()
+    if text:
+        return Path(text).resolve()
+    return BASE_DIR / ".valdrix" / "checkpoints" if EMBEDDED else None
+
+
+LEDGER_CHECKPOINT_DIR = _checkpoint_directory()
 
 
 def _networks(name: str) -> tuple[Network, ...]:
