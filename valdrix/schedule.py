@@ -25,7 +25,6 @@ class Job:
 
 
 _HOUR: Final = int(timedelta(hours=1).total_seconds())
-_HOUR: Final = int(timedelta(hours=1).total_seconds())
 _DAY: Final = int(timedelta(days=1).total_seconds())
 
 # fmt: off

@@ -112,6 +112,8 @@ def _verify(tenant_id: uuid.UUID) -> dict[str, int]:
 
 def _keep(tenant_id: uuid.UUID) -> dict[str, int]:
     directory, key = settings.LEDGER_CHECKPOINT_DIR, settings.EXPORT_SIGNING_KEY
+    assert directory is not None
+    assert key is not None
     keys = [key.public_text, *settings.EXPORT_RETIRED_PUBLIC_KEYS]
     # Before the new head is signed: a ledger that was rewritten must not be vouched for.
     faults = list(find_kept_faults(tenant_id, directory=directory, public_keys=keys))
