@@ -59,12 +59,7 @@ def check_ready() -> str:
 
     :raises NotReady: when it does not answer in time, or lacks a migration.
     """
-    try:
-        version, applied = _ask_database()
-    except DatabaseError as error:
-        kind = type(error).__name__
-        log.error("not ready, no answer: %s", kind)  # noqa: TRY400 - asked every few seconds
-        raise NotReady("The database does not answer.") from error
+    version, applied = _ask_database_or_refuse()
     pending = sorted(_expected_migrations() - applied)
     if pending:
         names = ", ".join(f"{app}.{name}" for app, name in pending[:_SHOWN_MIGRATIONS])
@@ -74,6 +69,23 @@ def check_ready() -> str:
             f" pending, such as {names}. Run manage.py migrate."
         )
     return version
+
+
+def find_pending_migrations() -> frozenset[tuple[str, str]]:
+    """Return the migrations of this release that the database lacks, each by app and name.
+
+    :raises NotReady: when the database does not answer in time.
+    """
+    return _expected_migrations() - _ask_database_or_refuse()[1]
+
+
+def _ask_database_or_refuse() -> tuple[str, frozenset[tuple[str, str]]]:
+    try:
+        return _ask_database()
+    except DatabaseError as error:
+        kind = type(error).__name__
+        log.error("not ready, no answer: %s", kind)  # noqa: TRY400 - asked every few seconds
+        raise NotReady("The database does not answer.") from error
 
 
 def _ask_database() -> tuple[str, frozenset[tuple[str, str]]]:

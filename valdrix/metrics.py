@@ -1,14 +1,99 @@
-"""``/metrics``: what Prometheus scrapes."""
+"""``/metrics``: what Prometheus scrapes: what processes counted, and the state of the whole."""
 
 from __future__ import annotations
 
+import threading
+import time
+from typing import Final
+
+from django.db import DatabaseError, InterfaceError, connection
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from governance.approvals.queries import count_pending_of_all_tenants
+from governance.incidents.queries import count_open_of_all_tenants
+from valdrix.health import NotReady, find_pending_migrations
+from valdrix.kernel.db import platform_transaction
 from valdrix.kernel.metrics import CONTENT_TYPE, render_metrics
+
+_ANSWER_WITHIN_MS: Final = "1000"
+_KEPT_SECONDS: Final = 5.0
+"""Anybody may scrape: asking more often than this asks the database no more often."""
+
+
+class _State:
+    """The gauges that are read from the database at a scrape, kept for a few seconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._text = b""
+        self._read_at = float("-inf")
+
+    def render(self) -> bytes:
+        """Return the gauges in the Prometheus text format."""
+        with self._lock:
+            if time.monotonic() - self._read_at > _KEPT_SECONDS:
+                self._text = _read_state()
+                self._read_at = time.monotonic()
+            return self._text
+
+    def forget(self) -> None:
+        """Let the next scrape ask the database."""
+        with self._lock:
+            self._read_at = float("-inf")
+
+
+state: Final = _State()
 
 
 @require_safe
 def metrics_view(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - Django's signature
-    """Return the metrics of all worker processes."""
-    return HttpResponse(render_metrics(), content_type=CONTENT_TYPE)
+    """Return the counts of all worker processes, and the state that the database knows."""
+    return HttpResponse(render_metrics() + state.render(), content_type=CONTENT_TYPE)
+
+
+def _read_state() -> bytes:
+    """Ask the database; where it does not answer, that is the one thing known."""
+    registry = CollectorRegistry()
+    is_up = Gauge("valdrix_ops_database_up", "1 when the database answers.", registry=registry)
+    try:
+        pending_migrations = len(find_pending_migrations())
+        if pending_migrations == 0:
+            backlog, incidents = _read_counts()
+    except (NotReady, DatabaseError, InterfaceError):
+        is_up.set(0)
+        return generate_latest(registry)
+    is_up.set(1)
+    _gauge(
+        registry,
+        "valdrix_ops_pending_migrations",
+        "Migrations of this release that the database lacks.",
+        pending_migrations,
+    )
+    # A schema that is not this release's may lack what the counts are read from.
+    if pending_migrations == 0:
+        _gauge(
+            registry,
+            "valdrix_ops_enforcement_approval_queue_backlog",
+            "Approvals that wait for a reviewer, of all tenants.",
+            backlog,
+        )
+        _gauge(
+            registry,
+            "valdrix_ops_open_incidents",
+            "Incidents that are open, of all tenants.",
+            incidents,
+        )
+    return generate_latest(registry)
+
+
+def _read_counts() -> tuple[int, int]:
+    with platform_transaction():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [_ANSWER_WITHIN_MS])
+        return count_pending_of_all_tenants(), count_open_of_all_tenants()
+
+
+def _gauge(registry: CollectorRegistry, name: str, documentation: str, value: int) -> None:
+    Gauge(name, documentation, registry=registry).set(value)

@@ -14,7 +14,8 @@ from valdrix.kernel.http.problem_response import problem_response
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-_HEALTH = "/health"
+_ASKED_BY_OPERATORS = ("/health", "/metrics")
+"""What says why nothing else is served."""
 _NO_ANSWER = "valdrix.E004"
 
 
@@ -39,7 +40,7 @@ class GuardedApplication:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Answer one request; 503 while the database answers and does not fit."""
-        if not self._fits and not environ.get("PATH_INFO", "").startswith(_HEALTH):
+        if not self._fits and not environ.get("PATH_INFO", "").startswith(_ASKED_BY_OPERATORS):
             refusal = self._find_refusal()
             if refusal is not None:
                 response = problem_response("not_ready", refusal)

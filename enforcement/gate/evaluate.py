@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
+from django.db import DatabaseError, InterfaceError
 
 from billing.accounts.domain import month_of
 from billing.accounts.locking import (
@@ -27,7 +28,14 @@ from billing.reservations.operations import hold
 from enforcement.decisions.queries import find_response
 from enforcement.gate import failsafe
 from enforcement.gate.ask import Ask, OutOfTime, TimeBudget, Timer
-from enforcement.gate.decision import GateContext, Outcome, decide, encode
+from enforcement.gate.decision import (
+    DENY,
+    REQUIRE_APPROVAL,
+    GateContext,
+    Outcome,
+    decide,
+    encode,
+)
 from enforcement.gate.inputs import K8S_ADMISSION, GateInput, normalise, sent_sha256
 from enforcement.gate.lastknown import last_known
 from enforcement.gate.observing import observe_decision
@@ -61,7 +69,13 @@ from valdrix.kernel.db import (
     time_limit,
     transaction,
 )
-from valdrix.kernel.metrics import GATE_DECISIONS, GATE_FAILURES, GATE_LATENCY
+from valdrix.kernel.metrics import (
+    DB_ERRORS,
+    ENTITLEMENT_DENIALS,
+    GATE_DECISIONS,
+    GATE_FAILURES,
+    GATE_LATENCY,
+)
 from valdrix.kernel.problems import Refused
 
 log = logging.getLogger("valdrix.gate")
@@ -97,6 +111,9 @@ def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
     if not response["replayed"]:
         GATE_DECISIONS.labels(response["source"], response["decision"], response["mode"]).inc()
         GATE_LATENCY.observe(timer.elapsed_ms / 1000)
+        exceeded = response["entitlement_reason_code"]
+        if exceeded is not None and response["decision"] in {DENY, REQUIRE_APPROVAL}:
+            ENTITLEMENT_DENIALS.labels(exceeded).inc()
         observe_decision(ask, response, elapsed_ms=timer.elapsed_ms)
     return response
 
@@ -118,6 +135,8 @@ def _evaluate_or_fail_safe(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[s
         reason = failsafe.TIMEOUT
     except Exception as error:
         state = sqlstate_of(error)
+        if isinstance(error, DatabaseError | InterfaceError):
+            DB_ERRORS.labels((state or "none")[:2]).inc()
         # A connection that was cut because the time was over says nothing of its own.
         is_cut = state is None and timer.is_over
         reason = failsafe.TIMEOUT if is_cut else failsafe.reason_for_sqlstate(state)

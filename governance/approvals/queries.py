@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection
 
+from django.db import connection
+
 from governance.approvals.models import APPROVED, CONSUMED, PENDING, Approval
 from valdrix.kernel.db import transaction_required
 
@@ -32,3 +34,10 @@ def lock_pending(tenant_id: uuid.UUID, approval_id: uuid.UUID) -> Approval | Non
     transaction_required()
     rows = Approval.objects.filter(tenant_id=tenant_id, id=approval_id, status=PENDING)
     return rows.select_for_update(of=("self",)).first()
+
+
+def count_pending_of_all_tenants() -> int:
+    """Return how many pending approvals there are over all tenants: a number for operators, no rows."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT governance_pending_approvals()")
+        return int(cursor.fetchone()[0])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 
+from django.db import connection
+
 from governance.incidents.models import OPEN, Incident
 from valdrix.kernel.db import transaction_required
 from valdrix.kernel.problems import NotFound
@@ -45,3 +47,10 @@ def lock_incident(tenant_id: uuid.UUID, incident_id: uuid.UUID) -> Incident:
     if incident is None:
         raise NotFound("No such incident.")
     return incident
+
+
+def count_open_of_all_tenants() -> int:
+    """Return how many open incidents there are over all tenants: a number for operators, no rows."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT governance_open_incidents()")
+        return int(cursor.fetchone()[0])

@@ -49,6 +49,8 @@ DEFINER_FUNCTIONS = {
     "governance_find_integration",
     "governance_find_tenant",
     "governance_memberships_of",
+    "governance_open_incidents",
+    "governance_pending_approvals",
     "governance_tenants_for_job",
 }
 

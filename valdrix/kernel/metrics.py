@@ -41,6 +41,10 @@ DATABASE_CIRCUIT_EVENTS: Final = Counter(
     "What the database's circuit breaker did: opened, closed, probe_failed, refused.",
     ("event",),
 )
+DB_QUERY_DURATION: Final = Histogram(
+    "db_query_duration_seconds", "Time of one statement of a request.", ("operation",),
+    buckets=_LATENCY_BUCKETS,
+)  # fmt: skip
 AUTH_ATTEMPTS: Final = Counter("auth_attempts", "Authentications by API key.", ("outcome",))
 
 GATE_DECISIONS: Final = Counter(
@@ -62,6 +66,11 @@ GATE_LOCK_EVENTS: Final = Counter(
     "valdrix_ops_enforcement_gate_lock_events",
     "What became of waiting for a gate's locks.",
     ("event",),
+)
+ENTITLEMENT_DENIALS: Final = Counter(
+    "valdrix_ops_enforcement_entitlement_denials",
+    "Changes that did not go ahead, by the first limit that they exceeded.",
+    ("reason",),
 )
 RECONCILIATIONS: Final = Counter(
     "valdrix_ops_enforcement_reservation_reconciliations",
