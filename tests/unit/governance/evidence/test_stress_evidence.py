@@ -1,0 +1,138 @@
+"""Stress evidence: consistent figures verify, and no single edit of them does."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from governance.evidence.registry import PROFILES, default_terms, verify_evidence
+from tests.unit.governance.evidence.documents import build_world, edited, stress
+
+STRESS = PROFILES["stress"]
+AGED = {**default_terms(STRESS), "max_artifact_age_hours": Decimal(24)}
+
+# Each is one edit of the document, and where its own complaint points to.
+EDITS: tuple[tuple[str, Any, str], ...] = (
+    ("/profile", "performance", "/profile"),
+    ("/profile", ..., "/profile"),
+    ("/runner", "scripts/load_test_api.py", "/runner"),
+    ("/runner", "manage.py capture_evidence stress ", "/runner"),
+    ("/captured_at", "2026-11-26T11:00:00", "/captured_at"),
+    ("/captured_at", "2026-11-26T13:00:00+00:00", "/captured_at"),
+    ("/captured_at", "2026-11-24T11:00:00+00:00", "/captured_at"),
+    ("/duration_seconds", 29, "/duration_seconds"),
+    ("/duration_seconds", "30", "/duration_seconds"),
+    ("/duration_seconds", 31, "/runs/0/results/elapsed_seconds"),
+    ("/concurrent_users", 9, "/concurrent_users"),
+    ("/rounds", 4, "/runs"),
+    ("/rounds", 2, "/evaluation/rounds"),
+    ("/endpoints/4", "/api/v1/enforcement/ledger", "/endpoints"),
+    ("/endpoints/1", "/api/v1/enforcement/policies", "/endpoints"),
+    ("/endpoints/3", ..., "/runs/0/results/by_endpoint"),
+    ("/preflight/enabled", False, "/preflight/enabled"),
+    ("/preflight/passed", False, "/preflight/passed"),
+    ("/preflight/failures", ["ledger: 403"], "/preflight/failures"),
+    ("/preflight", ..., "/preflight/enabled"),
+    ("/runtime/database_engine", "sqlite", "/runtime/database_engine"),
+    ("/runtime/database_engine", " ", "/runtime/database_engine"),
+    ("/runtime", ..., "/runtime/database_engine"),
+    ("/runs", [], "/runs"),
+    ("/runs/2", ..., "/runs"),
+    ("/runs/1/run_index", 1, "/runs/1/run_index"),
+    ("/runs/0/captured_at", "2026-11-26T10:51:00", "/runs/0/captured_at"),
+    ("/runs/0/captured_at", "2026-11-26T11:30:00+00:00", "/runs/0/captured_at"),
+    ("/runs/0/results", ..., "/runs/0/results/total_requests"),
+    ("/runs/0/results/total_requests", 301, "/runs/0/results/successful_requests"),
+    ("/runs/0/results/successful_requests", 300, "/runs/0/results/successful_requests"),
+    ("/runs/0/results/failed_requests", 0, "/runs/0/results/successful_requests"),
+    ("/runs/0/results/failed_requests", -1, "/runs/0/results/failed_requests"),
+    ("/runs/1/results/elapsed_seconds", Decimal("29.9"), "/runs/1/results/elapsed_seconds"),
+    ("/runs/1/results/elapsed_seconds", Decimal("31.0"), "/runs/1/results/throughput_rps"),
+    ("/runs/1/results/throughput_rps", Decimal("12.0000"), "/runs/1/results/throughput_rps"),
+    ("/runs/1/results/throughput_rps", Decimal(0), "/runs/1/results/throughput_rps"),
+    ("/runs/2/results/p95_response_time", Decimal("0.01"), "/runs/2/results/p95_response_time"),
+    ("/runs/2/results/p99_response_time", Decimal("0.02"), "/runs/2/results/p99_response_time"),
+    ("/runs/0/results/latency_histogram/2/1", 0, "/runs/0/results/latency_histogram"),
+    (
+        "/runs/0/results/latency_histogram/2/0",
+        Decimal("0.015"),
+        "/runs/0/results/latency_histogram",
+    ),
+    ("/runs/0/results/latency_histogram", [], "/runs/0/results/latency_histogram"),
+    ("/runs/0/results/by_endpoint/0/requests", 49, "/runs/0/results/by_endpoint"),
+    ("/runs/0/results/by_endpoint/1/failures", 1, "/runs/0/results/by_endpoint"),
+    ("/runs/0/results/by_endpoint/0/requests", 0, "/runs/0/results/by_endpoint/0/requests"),
+    ("/runs/0/results/by_endpoint/5", ..., "/runs/0/results/by_endpoint"),
+    ("/results/total_requests", 991, "/results/total_requests"),
+    ("/results/failed_requests", 2, "/results/failed_requests"),
+    ("/results/successful_requests", 990, "/results/successful_requests"),
+    ("/results/p95_response_time", Decimal("0.01"), "/results/p95_response_time"),
+    ("/results/p99_response_time", Decimal("0.04"), "/results/p99_response_time"),
+    ("/results/throughput_rps", Decimal("11.5"), "/results/throughput_rps"),
+    ("/min_throughput_rps", Decimal("11.0000"), "/min_throughput_rps"),
+    ("/thresholds/max_p95_seconds", Decimal("3.0"), "/thresholds/max_p95_seconds"),
+    ("/thresholds/max_error_rate_percent", Decimal(5), "/thresholds/max_error_rate_percent"),
+    ("/thresholds/min_throughput_rps", Decimal("0.1"), "/thresholds/min_throughput_rps"),
+    ("/evaluation/rounds/0/meets_targets", False, "/evaluation/rounds/0/meets_targets"),
+    ("/evaluation/rounds/1", ..., "/evaluation/rounds"),
+    ("/evaluation/overall_meets_targets", False, "/evaluation/overall_meets_targets"),
+    ("/evaluation/worst_p95_seconds", Decimal("0.01"), "/evaluation/worst_p95_seconds"),
+    ("/evaluation/min_throughput_rps", Decimal(12), "/evaluation/min_throughput_rps"),
+    ("/meets_targets", False, "/meets_targets"),
+    ("/runtime/host", "db.example.com", "/runtime/host"),
+    ("/note", "all good", "/note"),
+)
+
+
+def verify(document: Any, **terms: Any) -> list[Any]:
+    return verify_evidence(STRESS, document, {**AGED, **terms}, build_world())
+
+
+def test_consistent_figures_verify() -> None:
+    assert verify(stress()) == []
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value", "complaint"), EDITS, ids=[f"{one[0]}={one[1]}" for one in EDITS]
+)
+def test_no_single_edit_verifies(pointer: str, value: Any, complaint: str) -> None:
+    problems = verify(edited(stress(), pointer, value))
+    assert complaint in {problem.pointer for problem in problems}, problems
+
+
+def test_each_edit_has_a_message_of_its_own() -> None:
+    said = [
+        tuple(sorted(str(problem) for problem in verify(edited(stress(), pointer, value))))
+        for pointer, value, _ in EDITS
+    ]
+    assert len(set(said)) == len(EDITS) > 60
+
+
+def test_a_round_beyond_a_threshold_did_not_meet_its_targets() -> None:
+    strict = {"max_p95_seconds": Decimal("0.01")}
+    document = edited(stress(), "/thresholds/max_p95_seconds", Decimal("0.01"))
+    pointers = {problem.pointer for problem in verify(document, **strict)}
+    assert "/evaluation/rounds/0/meets_targets" in pointers
+    assert "/evaluation/overall_meets_targets" in pointers
+
+
+def test_an_honest_failure_is_no_release_evidence() -> None:
+    document = edited(stress(), "/thresholds/max_p95_seconds", Decimal("0.01"))
+    for index in range(3):
+        document = edited(document, f"/evaluation/rounds/{index}/meets_targets", False)
+    document = edited(document, "/evaluation/overall_meets_targets", False)
+    document = edited(document, "/meets_targets", False)
+    (problem,) = verify(document, max_p95_seconds=Decimal("0.01"))
+    assert (problem.pointer, problem.code) == ("/evaluation/overall_meets_targets", "not_true")
+
+
+def test_without_an_age_any_age_is_taken() -> None:
+    old = edited(stress(), "/captured_at", str(build_world().now - timedelta(minutes=1)))
+    assert verify(old, max_artifact_age_hours=None) == []
+
+
+def test_what_is_no_object_is_refused() -> None:
+    assert [problem.code for problem in verify([])] == ["not_object"]
