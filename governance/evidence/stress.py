@@ -24,8 +24,10 @@ ENDPOINTS: Final = (
     "/api/v1/enforcement/approvals/queue?limit=50",
     "/api/v1/enforcement/ledger?limit=50",
     "/api/v1/enforcement/exports/parity?limit=50",
+    "/api/v1/enforcement/gate/terraform",
 )
-"""What a capture asks, beside the gate itself."""
+"""What a capture asks, in turn: six reads of fifty rows, and the gate itself (POST)."""
+GATE: Final = ENDPOINTS[-1]
 REQUIRED_ENDPOINTS: Final = (
     "/api/v1/enforcement/policies",
     "/api/v1/enforcement/ledger?limit=50",

@@ -1,0 +1,1 @@
+"""Certification: what needs every app at once: captured evidence, and the gate of a release."""

@@ -1,0 +1,227 @@
+"""Load over HTTP: a number of users, each asking in turn and waiting for the answer.
+
+Sockets are read by hand: the load generator shares the machine with what it measures, and a
+full HTTP client would cost more than the server it asks.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+ANSWER_WITHIN_SECONDS: Final = 30.0
+TICK_SECONDS: Final = 0.0001
+"""What latencies are rounded up to: a tenth of a millisecond."""
+_RECEIVE: Final = 65536
+
+
+class NoAnswer(Exception):
+    """The server closed, or did not answer in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request, ready to be sent again and again.
+
+    :ivar name: what figures are kept under.
+    :ivar body: None for a GET; ``{n}`` in it becomes a number no other request has.
+    """
+
+    name: str
+    path: str
+    body: str | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What users saw.
+
+    :ivar latencies: requests by their time in ticks.
+    """
+
+    latencies: Counter[int] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    elapsed_seconds: float = 0.0
+
+    def add(self, other: Tally) -> None:
+        """Take in what another process saw."""
+        self.latencies.update(other.latencies)
+        self.requests.update(other.requests)
+        self.failures.update(other.failures)
+        self.elapsed_seconds = max(self.elapsed_seconds, other.elapsed_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Whom to ask, and as whom."""
+
+    host: str
+    port: int
+    api_key: str
+
+    @classmethod
+    def of(cls, base_url: str, api_key: str) -> Server:
+        """Return the server behind an ``http://`` address.
+
+        :raises ValueError: for any other address.
+        """
+        parts = urlsplit(base_url)
+        if parts.scheme != "http" or parts.hostname is None:
+            raise ValueError(f"{base_url} is no http:// address")
+        return cls(parts.hostname, parts.port or 80, api_key)
+
+
+class Connection:
+    """One user's connection, opened again whenever the server closes it."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._socket: socket.socket | None = None
+
+    def ask(self, question: Question, number: int) -> tuple[int, bytes]:
+        """Send one request and return the status and the body.
+
+        :raises NoAnswer: when there is none.
+        """
+        request = _encode(self._server, question, number)
+        try:
+            if self._socket is None:
+                self._socket = socket.create_connection(
+                    (self._server.host, self._server.port), ANSWER_WITHIN_SECONDS
+                )
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.sendall(request)
+            status, closes, body = _read_answer(self._socket)
+        except (OSError, ValueError) as error:
+            self.close()
+            raise NoAnswer(str(error)) from error
+        if closes:
+            self.close()
+        return status, body
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def run_users(
+    server: Server,
+    questions: Sequence[Question],
+    *,
+    users: int,
+    seconds: float,
+    tell: Callable[[float], None] = lambda _: None,
+) -> Tally:
+    """Let users ask for a while, each in a process of its own, and return what they saw.
+
+    :param tell: called about once a second with the seconds gone by.
+    """
+    context = multiprocessing.get_context("fork")
+    queue: multiprocessing.Queue[Tally] = context.Queue()
+    task = _Task(server, questions, seconds)
+    processes = [
+        context.Process(target=_ask_on, args=(task, user, queue), daemon=True)
+        for user in range(users)
+    ]
+    began = time.monotonic()
+    for process in processes:
+        process.start()
+    while (gone := time.monotonic() - began) < seconds:
+        tell(gone)
+        time.sleep(min(1.0, seconds - gone))
+    total = Tally()
+    for _ in processes:
+        total.add(queue.get(timeout=ANSWER_WITHIN_SECONDS + 10))
+    for process in processes:
+        process.join(10)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    server: Server
+    questions: Sequence[Question]
+    seconds: float
+
+
+def _ask_on(task: _Task, user: int, queue: multiprocessing.Queue[Tally]) -> None:
+    server, questions, seconds = task.server, task.questions, task.seconds
+    tally, connection = Tally(), Connection(server)
+    # Users begin at different questions, so that they do not move in step.
+    turn, stamp = user, time.time_ns()
+    began = time.monotonic()
+    while (now := time.monotonic()) - began < seconds:
+        question = questions[turn % len(questions)]
+        turn += 1
+        try:
+            status, _ = connection.ask(question, stamp + user + turn * 1000)
+            failed = status != 200
+        except NoAnswer:
+            failed = True
+        ticks = -(-(time.monotonic() - now) // TICK_SECONDS)
+        tally.latencies[int(ticks)] += 1
+        tally.requests[question.name] += 1
+        tally.failures[question.name] += failed
+    tally.elapsed_seconds = time.monotonic() - began
+    connection.close()
+    queue.put(tally)
+
+
+def _encode(server: Server, question: Question, number: int) -> bytes:
+    body = b"" if question.body is None else question.body.replace("{n}", str(number)).encode()
+    method = "GET" if question.body is None else "POST"
+    head = (
+        f"{method} {question.path} HTTP/1.1\r\nHost: {server.host}:{server.port}\r\n"
+        f"Authorization: Bearer {server.api_key}\r\nAccept: application/json\r\n"
+    )
+    if question.body is not None:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"\r\n" + body
+
+
+def _read_answer(sock: socket.socket) -> tuple[int, bool, bytes]:
+    """Return the status, whether the server closes now, and the body."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += _receive(sock)
+    head, _, body = received.partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
+    if "content-length" not in headers:
+        raise ValueError("the answer has no length")
+    length = int(headers["content-length"])
+    while len(body) < length:
+        body += _receive(sock)
+    version, status, *_ = lines[0].split(" ", 2)
+    kept = headers.get("connection", "" if version == "HTTP/1.0" else "keep-alive")
+    return int(status), kept != "keep-alive", body
+
+
+def _receive(sock: socket.socket) -> bytes:
+    chunk = sock.recv(_RECEIVE)
+    if not chunk:
+        raise ValueError("the connection was closed in the middle")
+    return chunk
+
+
+def gate_body(project_id: str) -> str:
+    """Return a gate's body that asks a change of its own each time it is sent."""
+    return json.dumps(
+        {
+            "project_id": project_id,
+            "environment": "dev",
+            "action": "terraform.apply",
+            "resource_reference": "module.load-{n}",
+            "estimated_monthly_delta_usd": "0.01",
+        }
+    )

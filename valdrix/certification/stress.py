@@ -1,0 +1,215 @@
+"""Capturing ``stress`` evidence: rounds of real load against a running server (BSAFE-009)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from governance.evidence.stress import (
+    ENDPOINTS,
+    GATE,
+    PROFILE,
+    RUNNER,
+    RunFigures,
+    StressTerms,
+    average,
+    percentile,
+    rounded,
+)
+from valdrix.certification.load import (
+    TICK_SECONDS,
+    Connection,
+    NoAnswer,
+    Question,
+    Server,
+    Tally,
+    gate_body,
+    run_users,
+)
+from valdrix.kernel.strict_json import StrictJsonError, loads
+
+FLOOR_ENDPOINT: Final = "/health/live"
+"""A view that does nothing, under the same server and middleware: what HTTP alone costs."""
+_FLOOR_SECONDS: Final = 5.0
+_TICK: Final = Decimal(str(TICK_SECONDS))
+
+
+@dataclass(frozen=True, slots=True)
+class StressOrder:
+    """What to run."""
+
+    server: Server
+    project_id: str
+    rounds: int
+    duration_seconds: int
+    concurrent_users: int
+    terms: StressTerms
+
+
+def capture_stress(
+    order: StressOrder, *, clock: Callable[[], datetime], tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Run the load and return the evidence, good or bad.
+
+    :param tell: called with a line of progress.
+    """
+    questions = _questions(order.project_id)
+    runtime, failures = _preflight(order.server, questions)
+    floor = _measure_floor(order)
+    runs = []
+    for index in range(1, order.rounds + 1):
+        tell(f"round {index} of {order.rounds}: {order.duration_seconds} s ...")
+        tally = run_users(
+            order.server,
+            questions,
+            users=order.concurrent_users,
+            seconds=order.duration_seconds,
+        )
+        runs.append({"run_index": index, "captured_at": clock().isoformat(), **_results(tally)})
+        tell(_line(runs[-1]["results"]))
+    captured = _Captured(runs=runs, runtime=runtime, failures=failures, floor=floor)
+    return _document(order, captured, clock())
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    runs: list[dict[str, Any]]
+    runtime: dict[str, Any]
+    failures: list[str]
+    floor: dict[str, Any]
+
+
+def _questions(project_id: str) -> list[Question]:
+    return [
+        Question(endpoint, endpoint, gate_body(project_id) if endpoint == GATE else None)
+        for endpoint in ENDPOINTS
+    ]
+
+
+def _preflight(server: Server, questions: list[Question]) -> tuple[dict[str, Any], list[str]]:
+    """Ask everything once; return what /health says of the runtime, and what failed."""
+    failures = []
+    connection = Connection(server)
+    runtime: dict[str, Any] = {}
+    for question in [Question("/health", "/health"), *questions]:
+        try:
+            status, body = connection.ask(question, 0)
+            document = loads(body)
+        except (NoAnswer, StrictJsonError) as error:
+            failures.append(f"{question.name}: {error}")
+            continue
+        if status != 200:
+            failures.append(f"{question.name}: {status}")
+        elif question.name == "/health":
+            runtime = document["runtime"]
+    connection.close()
+    return runtime, failures
+
+
+def _measure_floor(order: StressOrder) -> dict[str, Any]:
+    tally = run_users(
+        order.server,
+        [Question(FLOOR_ENDPOINT, FLOOR_ENDPOINT)],
+        users=order.concurrent_users,
+        seconds=min(_FLOOR_SECONDS, order.duration_seconds),
+    )
+    results = _results(tally)["results"]
+    return {
+        "endpoint": FLOOR_ENDPOINT,
+        "throughput_rps": results["throughput_rps"],
+        "p95_response_time": results["p95_response_time"],
+    }
+
+
+def _results(tally: Tally) -> dict[str, Any]:
+    histogram = [(ticks * _TICK, count) for ticks, count in sorted(tally.latencies.items())]
+    total, failed = sum(tally.requests.values()), sum(tally.failures.values())
+    elapsed = rounded(Decimal(str(tally.elapsed_seconds)))
+    return {
+        "results": {
+            "total_requests": total,
+            "successful_requests": total - failed,
+            "failed_requests": failed,
+            "elapsed_seconds": elapsed,
+            "throughput_rps": rounded(total / elapsed),
+            "p95_response_time": percentile(histogram, 95),
+            "p99_response_time": percentile(histogram, 99),
+            "latency_histogram": [list(bucket) for bucket in histogram],
+            "by_endpoint": [
+                {
+                    "endpoint": name,
+                    "requests": tally.requests[name],
+                    "failures": tally.failures[name],
+                }
+                for name in sorted(tally.requests)
+            ],
+        }
+    }
+
+
+def _document(order: StressOrder, captured: _Captured, captured_at: datetime) -> dict[str, Any]:
+    runs = captured.runs
+    terms = order.terms
+    results = [run["results"] for run in runs]
+    met = [bool(_figures(one).meets(terms)) for one in results]
+    overall, least = all(met), min(one["throughput_rps"] for one in results)
+    worst = max(one["p95_response_time"] for one in results)
+    return {
+        "profile": PROFILE,
+        "runner": RUNNER,
+        "captured_at": captured_at.isoformat(),
+        "duration_seconds": order.duration_seconds,
+        "concurrent_users": order.concurrent_users,
+        "rounds": order.rounds,
+        "endpoints": list(ENDPOINTS),
+        "preflight": {
+            "enabled": True,
+            "passed": not captured.failures,
+            "failures": captured.failures,
+        },
+        "runtime": captured.runtime,
+        "floor": captured.floor,
+        "runs": runs,
+        "results": dict(_aggregate(results)),
+        "min_throughput_rps": least,
+        "thresholds": {
+            "max_p95_seconds": terms.max_p95_seconds,
+            "max_error_rate_percent": terms.max_error_rate_percent,
+            "min_throughput_rps": terms.min_throughput_rps,
+        },
+        "evaluation": {
+            "rounds": [{"meets_targets": one} for one in met],
+            "overall_meets_targets": overall,
+            "worst_p95_seconds": worst,
+            "min_throughput_rps": least,
+        },
+        "meets_targets": overall,
+    }
+
+
+def _figures(results: dict[str, Any]) -> RunFigures:
+    return RunFigures(
+        total=results["total_requests"],
+        failed=results["failed_requests"],
+        p95=results["p95_response_time"],
+        p99=results["p99_response_time"],
+        throughput=results["throughput_rps"],
+    )
+
+
+def _aggregate(results: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    for name in ("total_requests", "successful_requests", "failed_requests"):
+        yield name, sum(one[name] for one in results)
+    for name in ("p95_response_time", "p99_response_time"):
+        yield name, max(one[name] for one in results)
+    yield "throughput_rps", average([one["throughput_rps"] for one in results])
+
+
+def _line(results: dict[str, Any]) -> str:
+    return (
+        f"  {results['total_requests']} requests, {results['failed_requests']} failed,"
+        f" {results['throughput_rps']}/s, p95 {results['p95_response_time']} s"
+    )
