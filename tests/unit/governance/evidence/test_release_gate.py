@@ -1,0 +1,149 @@
+"""``manage.py release_gate``: what it refuses before anything runs, verifies, and holds."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from tests.unit.governance.evidence import documents
+from tests.unit.governance.evidence.documents import build_world, edited
+from tests.unit.governance.evidence.test_verify_command import write
+from valdrix.certification.release_gate import (
+    FLOORS,
+    SLOTS,
+    Floor,
+    GateRefused,
+    hold_floor,
+    plan_gate,
+    read_coverage,
+    verify_step,
+)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Any]:
+    """Give flags that name sound evidence of the two profiles that are always required."""
+    return {
+        "stress-evidence-path": write(tmp_path / "stress.json", documents.stress()),
+        "failure-evidence-path": write(tmp_path / "failure.json", documents.failure_injection()),
+    }
+
+
+def test_flags_set_paths_and_bounds(files: dict[str, Any]) -> None:
+    given = {**files, "stress-max-age-hours": "24", "stress-min-concurrent-users": "20"}
+    stress, failure = plan_gate(given, {})
+    assert (stress.profile.name, failure.profile.name) == ("stress", "failure_injection")
+    assert stress.terms["max_artifact_age_hours"] == Decimal(24)
+    assert stress.terms["min_concurrent_users"] == 20
+    assert failure.terms["max_artifact_age_hours"] is None
+
+
+def test_the_environment_says_what_flags_do_not(files: dict[str, Any]) -> None:
+    environment = {
+        "ENFORCEMENT_STRESS_EVIDENCE_PATH": files["stress-evidence-path"],
+        "ENFORCEMENT_STRESS_EVIDENCE_REQUIRED_DATABASE_ENGINE": "postgresql",
+        "ENFORCEMENT_FAILURE_INJECTION_EVIDENCE_PATH": files["failure-evidence-path"],
+        "ENFORCEMENT_FAILURE_INJECTION_EVIDENCE_MAX_AGE_HOURS": "48",
+    }
+    _, failure = plan_gate({}, environment)
+    assert failure.terms["max_artifact_age_hours"] == Decimal(48)
+    _, stricter = plan_gate({"failure-max-age-hours": "1"}, environment)
+    assert stricter.terms["max_artifact_age_hours"] == Decimal(1)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "named"),
+    [
+        ({"stress-evidence-path": None}, {}, "ENFORCEMENT_STRESS_EVIDENCE_PATH"),
+        ({"failure-evidence-path": "no/such.json"}, {}, "no/such.json"),
+        ({"stress-max-age-hours": "0"}, {}, "--stress-max-age-hours"),
+        ({"stress-max-age-hours": "-5"}, {}, "--stress-max-age-hours"),
+        ({"stress-min-duration-seconds": "1.5"}, {}, "--stress-min-duration-seconds"),
+        ({"stress-min-concurrent-users": "many"}, {}, "--stress-min-concurrent-users"),
+        ({}, {"ENFORCEMENT_KEY_ROTATION_DRILL_MAX_AGE_DAYS": "NaN"}, "DRILL_MAX_AGE_DAYS"),
+        ({"ci-green-required": True}, {}, "--ci-green-path"),
+        ({}, {"ENFORCEMENT_TELEMETRY_C1_REQUIRED": "true"}, "--telemetry-c1-path"),
+    ],
+)
+def test_what_is_missing_or_no_bound_is_refused_first(
+    files: dict[str, Any], given: dict[str, Any], environment: dict[str, str], named: str
+) -> None:
+    with pytest.raises(GateRefused, match=named):
+        plan_gate({**files, **given}, environment)
+
+
+def test_everything_that_is_missing_is_named_at_once() -> None:
+    given = {slot.required_flag: True for slot in SLOTS}
+    with pytest.raises(GateRefused) as refused:
+        plan_gate(given, {})
+    for slot in SLOTS:
+        assert f"--{slot.path_flag}" in str(refused.value)
+
+
+def test_evidence_is_verified_with_the_gate_s_bounds(files: dict[str, Any], tmp_path: Path) -> None:
+    stress, _ = plan_gate(files, {})
+    assert verify_step(stress, build_world()).passed
+    strict, _ = plan_gate({**files, "stress-min-concurrent-users": "50"}, {})
+    (fault,) = verify_step(strict, build_world()).faults
+    assert "/concurrent_users" in fault
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    step, _ = plan_gate({**files, "stress-evidence-path": str(broken)}, {})
+    assert "malformed_json" in verify_step(step, build_world()).faults[0]
+
+
+def covered(folder: str, statements: int, lines: int) -> dict[str, Any]:
+    summary = {"covered_lines": lines, "num_statements": statements}
+    return {f"{folder}part.py": {"summary": summary}}
+
+
+def test_a_floor_is_held_against_all_of_its_folder() -> None:
+    floor = Floor("enforcement", "enforcement/", Decimal(95))
+    assert hold_floor(floor, covered("enforcement/gate/", 100, 95)).passed
+    assert not hold_floor(floor, covered("enforcement/gate/", 1000, 949)).passed
+    mixed = covered("enforcement/gate/", 100, 100) | covered("enforcement/api/", 100, 80)
+    assert not hold_floor(floor, mixed).passed
+
+
+def test_a_part_that_is_empty_fails_its_floor(tmp_path: Path) -> None:
+    for floor in FLOORS:
+        assert not hold_floor(floor, covered("elsewhere/", 10, 10)).passed
+    assert read_coverage(tmp_path / "none.json") == {}
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    out = StringIO()
+    try:
+        call_command("release_gate", *arguments, stdout=out, stderr=out)
+    except CommandError as error:
+        return error.returncode, out.getvalue() + str(error)
+    return 0, out.getvalue()
+
+
+def test_a_dry_run_says_what_it_would_do(files: dict[str, Any]) -> None:
+    arguments = [f"--{flag}={path}" for flag, path in files.items()]
+    code, said = run(*arguments, "--dry-run")
+    assert code == 0
+    assert "would verify stress" in said
+    assert "would run the tests" in said
+
+
+def test_missing_evidence_runs_nothing(files: dict[str, Any]) -> None:
+    code, said = run(f"--stress-evidence-path={files['stress-evidence-path']}")
+    assert code == 2
+    assert "nothing was run" in said
+    assert "--failure-evidence-path" in said
+
+
+def test_spoiled_evidence_has_its_place_in_the_summary(
+    files: dict[str, Any], tmp_path: Path
+) -> None:
+    spoiled = edited(documents.failure_injection(), "/approved_by", "sre.executor")
+    path = write(tmp_path / "spoiled.json", spoiled)
+    _, failure = plan_gate({**files, "failure-evidence-path": path}, {})
+    assert any("/approved_by" in fault for fault in verify_step(failure, build_world()).faults)

@@ -1,0 +1,267 @@
+"""The gate of a release: every piece of evidence verified, every test run, every floor held.
+
+Nothing runs before all of what was asked for is known to be there: a missing file or a bound that is
+no bound is refused first.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+
+from governance.evidence.domain import Problem
+from governance.evidence.registry import PROFILES, Profile, World, default_terms, verify_evidence
+from valdrix.kernel.strict_json import StrictJsonError, loads
+
+_TESTS_WITHIN_SECONDS: Final = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One bound of a profile as the gate spells it.
+
+    :ivar flag: on the command line, without dashes in front.
+    :ivar variable: in the environment.
+    :ivar term: the verifier's own name for it.
+    """
+
+    flag: str
+    variable: str
+    term: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where the gate takes one profile's evidence from.
+
+    :ivar prefix: of the variables ``…_PATH`` and ``…_REQUIRED``.
+    :ivar always: required though nobody says so.
+    """
+
+    profile: str
+    flag: str
+    prefix: str
+    bounds: tuple[Bound, ...] = ()
+    always: bool = False
+
+    @property
+    def path_flag(self) -> str:
+        """Return the flag that names the file."""
+        return f"{self.flag}-path"
+
+    @property
+    def required_flag(self) -> str:
+        """Return the flag that makes the file's absence a refusal."""
+        return f"{self.flag}-required"
+
+
+_STRESS: Final = "ENFORCEMENT_STRESS_EVIDENCE"
+_FAILURE: Final = "ENFORCEMENT_FAILURE_INJECTION_EVIDENCE"
+_DRILL: Final = "ENFORCEMENT_KEY_ROTATION_DRILL"
+_AGE: Final = "max_artifact_age_hours"
+
+# fmt: off
+SLOTS: Final = (
+    Slot("stress", "stress-evidence", _STRESS, (
+        Bound("stress-max-age-hours", f"{_STRESS}_MAX_AGE_HOURS", _AGE),
+        Bound("stress-min-duration-seconds", f"{_STRESS}_MIN_DURATION_SECONDS",
+              "min_duration_seconds"),
+        Bound("stress-min-concurrent-users", f"{_STRESS}_MIN_CONCURRENT_USERS",
+              "min_concurrent_users"),
+        Bound("stress-required-database-engine", f"{_STRESS}_REQUIRED_DATABASE_ENGINE",
+              "required_database_engine"),
+    ), always=True),
+    Slot("failure_injection", "failure-evidence", _FAILURE, (
+        Bound("failure-max-age-hours", f"{_FAILURE}_MAX_AGE_HOURS", _AGE),
+    ), always=True),
+    Slot("key_rotation_drill", "key-rotation-drill", _DRILL, (
+        Bound("key-rotation-drill-max-age-days", f"{_DRILL}_MAX_AGE_DAYS", "max_drill_age_days"),
+    )),
+    Slot("jwt_bcp", "jwt-bcp-checklist", "ENFORCEMENT_JWT_BCP_CHECKLIST"),
+    Slot("ssdf_traceability", "ssdf-matrix", "ENFORCEMENT_SSDF_MATRIX"),
+    Slot("post_closure_sanity", "post-closure-sanity", "ENFORCEMENT_POST_CLOSURE_SANITY"),
+    Slot("ci_green", "ci-green", "ENFORCEMENT_CI_GREEN", (
+        Bound("ci-green-max-age-hours", "ENFORCEMENT_CI_GREEN_MAX_AGE_HOURS", _AGE),
+    )),
+    Slot("attestation", "attestation", "ENFORCEMENT_ATTESTATION"),
+    Slot("telemetry_c1", "telemetry-c1", "ENFORCEMENT_TELEMETRY_C1", (
+        Bound("telemetry-c1-max-age-hours", "ENFORCEMENT_TELEMETRY_C1_MAX_AGE_HOURS", _AGE),
+    )),
+)
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """How much of a part of the code the tests have to run, in percent of its statements."""
+
+    name: str
+    folder: str
+    percent: Decimal
+
+
+FLOORS: Final = (
+    Floor("enforcement", "enforcement/", Decimal(95)),
+    Floor("billing quotas", "billing/quotas/", Decimal(90)),
+)
+
+
+class GateRefused(Exception):
+    """What was asked of the gate cannot be done; nothing ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One piece of evidence that will be verified."""
+
+    profile: Profile
+    path: Path
+    terms: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one step of the gate ended.
+
+    :ivar faults: why it did not pass; empty when it did.
+    """
+
+    name: str
+    says: str
+    faults: tuple[str, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether nothing was wrong."""
+        return not self.faults
+
+
+def plan_gate(given: Mapping[str, Any], environment: Mapping[str, str]) -> list[Step]:
+    """Return what will be verified, from flags and then the environment.
+
+    :param given: the value of each flag that was set, by the flag.
+    :raises GateRefused: naming everything that is missing or no bound.
+    """
+    steps, faults = [], []
+    for slot in SLOTS:
+        path = given.get(slot.path_flag) or environment.get(f"{slot.prefix}_PATH")
+        required = given.get(slot.required_flag) or _is_yes(
+            environment.get(f"{slot.prefix}_REQUIRED")
+        )
+        terms = default_terms(PROFILES[slot.profile])
+        for bound in slot.bounds:
+            text = given.get(bound.flag) or environment.get(bound.variable)
+            if text is None:
+                continue
+            value = _read_bound(text, terms[bound.term])
+            if value is None:
+                faults.append(f"--{bound.flag} ({bound.variable}): {text!r} is no bound above 0")
+            terms[bound.term] = value
+        if path and Path(path).is_file():
+            steps.append(Step(PROFILES[slot.profile], Path(path), terms))
+        elif path:
+            faults.append(f"--{slot.path_flag} ({slot.prefix}_PATH): there is no file {path}")
+        elif required or slot.always:
+            faults.append(f"--{slot.path_flag} ({slot.prefix}_PATH): {slot.profile} is required")
+    if faults:
+        raise GateRefused("\n".join(faults))
+    return steps
+
+
+def verify_step(step: Step, world: World) -> Result:
+    """Verify one piece of evidence."""
+    try:
+        problems = verify_evidence(step.profile, loads(step.path.read_bytes()), step.terms, world)
+    except StrictJsonError as error:
+        problems = [Problem("", "malformed_json", str(error))]
+    return Result(step.profile.name, step.profile.says, tuple(map(str, problems)))
+
+
+def run_suite() -> list[Result]:
+    """Run the whole test suite, measuring what of the code it runs, and hold the floors."""
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "coverage.json"
+        environment = {
+            **{name: value for name, value in os.environ.items() if not _chooses(name)},
+            "DEBUG": "false",
+            "COVERAGE_FILE": str(Path(directory) / "coverage"),
+        }
+        command = [
+            sys.executable, "-m", "pytest", "-n", "2", "-q", "--cov=enforcement", "--cov=billing",
+            "--cov-report=", f"--cov-report=json:{report}",
+        ]  # fmt: skip
+        finished = subprocess.run(  # noqa: S603 - a list of constants
+            command,
+            cwd=settings.BASE_DIR,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_TESTS_WITHIN_SECONDS,
+            check=False,
+        )
+        files = read_coverage(report)
+    tail = tuple(finished.stdout.strip().splitlines()[-5:])
+    failed = tail if finished.returncode else ()
+    return [
+        Result("tests", tail[-1] if tail else "nothing was said", failed),
+        *(hold_floor(floor, files) for floor in FLOORS),
+    ]
+
+
+def read_coverage(report: Path) -> dict[str, Any]:
+    """Return the files of a coverage report, none when there is no report."""
+    if not report.exists():
+        return {}
+    files: dict[str, Any] = loads(report.read_bytes())["files"]
+    return files
+
+
+def hold_floor(floor: Floor, files: Mapping[str, Any]) -> Result:
+    """Hold one floor against the files of a coverage report; a part that is empty fails."""
+    counts = [
+        (entry["summary"]["covered_lines"], entry["summary"]["num_statements"])
+        for name, entry in files.items()
+        if name.startswith(floor.folder) and "/migrations/" not in name
+    ]
+    statements = sum(count for _, count in counts)
+    if not statements:
+        return Result(
+            f"coverage of {floor.name}", "-", (f"nothing of {floor.folder} was measured",)
+        )
+    percent = Decimal(100 * sum(covered for covered, _ in counts)) / statements
+    says = f"{percent:.1f} % of {statements} statements; the floor is {floor.percent} %"
+    return Result(f"coverage of {floor.name}", says, () if percent >= floor.percent else (says,))
+
+
+def _read_bound(text: object, default: object) -> Any:
+    """Return a bound of the default's type, or None when it is not above zero."""
+    if isinstance(default, str):
+        return str(text).strip() or None
+    try:
+        value = Decimal(str(text))
+    except InvalidOperation:
+        return None
+    if not value.is_finite() or value <= 0:
+        return None
+    if isinstance(default, int):
+        return int(value) if value == int(value) else None
+    return value
+
+
+def _is_yes(text: str | None) -> bool:
+    return text is not None and text.strip().lower() in {"1", "true", "yes"}
+
+
+def _chooses(name: str) -> bool:
+    """Tell whether a variable would choose the tests' database or settings for them."""
+    return name.startswith(("DATABASE_", "REDIS_", "CELERY_", "DJANGO_", "PYTEST_"))

@@ -1,0 +1,67 @@
+"""``manage.py release_gate``: verify all evidence, run the tests, and say whether to promote."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from valdrix.certification.release_gate import (
+    SLOTS,
+    GateRefused,
+    Result,
+    plan_gate,
+    run_suite,
+    verify_step,
+)
+from valdrix.management.commands.verify_evidence import build_world
+
+
+class Command(BaseCommand):
+    """Exits 0 when the release may be promoted, 1 when not, 2 when something is missing."""
+
+    help = "Verify every piece of release evidence, run the tests, and print one summary."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take a path, a requirement and bounds for each profile."""
+        for slot in SLOTS:
+            parser.add_argument(f"--{slot.path_flag}", metavar="FILE")
+            parser.add_argument(f"--{slot.required_flag}", action="store_true")
+            for bound in slot.bounds:
+                parser.add_argument(f"--{bound.flag}", metavar="N", help=f"or {bound.variable}")
+        parser.add_argument("--signer", action="append", default=[], metavar="KID=BASE64URL")
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Refuse what is missing, then verify, test, and print the summary."""
+        given = {name.replace("_", "-"): value for name, value in options.items()}
+        try:
+            steps = plan_gate(given, os.environ)
+        except GateRefused as error:
+            raise CommandError(f"nothing was run:\n{error}", returncode=2) from error
+        if options["dry_run"]:
+            for step in steps:
+                self.stdout.write(f"would verify {step.profile.name}: {step.path}")
+            self.stdout.write("would run the tests and hold the coverage floors")
+            return
+        results = []
+        for step in steps:
+            results.append(verify_step(step, build_world(Path(step.path), options["signer"])))
+            self.stderr.write(f"verified {step.profile.name}")
+        self.stderr.write("running the tests ...")
+        results += run_suite()
+        self._report(results)
+        failed = [result.name for result in results if not result.passed]
+        if failed:
+            raise CommandError(f"not to be promoted: {', '.join(failed)}", returncode=1)
+        self.stdout.write("to be promoted")
+
+    def _report(self, results: list[Result]) -> None:
+        width = max(len(result.name) for result in results)
+        for result in results:
+            verdict = "pass" if result.passed else "FAIL"
+            self.stdout.write(f"{verdict}  {result.name:<{width}}  {result.says}")
+            for fault in result.faults:
+                self.stdout.write(f"      {fault}")
