@@ -21,6 +21,6 @@ DROP FUNCTION governance_open_incidents();
 
 
 class Migration(migrations.Migration):
-    dependencies = [("governance", "0002_isolation")]
+    dependencies = [("governance", "0004_sign_in")]
 
     operations = [migrations.RunSQL(_CREATE, _DROP)]
