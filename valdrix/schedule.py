@@ -34,6 +34,7 @@ JOBS: Final[tuple[Job, ...]] = (
     Job("budget-alerts", "valdrix.jobs.tasks.raise_all_budget_alerts", 60, singleton=False),
     Job("check-integrity", "valdrix.jobs.tasks.check_all_integrity", _DAY, singleton=True),
     Job("verify-ledgers", "valdrix.jobs.tasks.verify_ledgers", _DAY, singleton=True),
+    Job("run-simulations", "valdrix.jobs.tasks.run_simulations", 5, singleton=False),
     Job("keep-checkpoints", "valdrix.jobs.tasks.keep_checkpoints", _HOUR, singleton=True),
     Job("clear-sessions", "valdrix.jobs.tasks.clear_sessions", _DAY, singleton=True),
     Job("clear-sign-ins", "valdrix.jobs.tasks.clear_sign_ins", _HOUR, singleton=True),

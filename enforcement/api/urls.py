@@ -28,6 +28,8 @@ from enforcement.api.reservations import (
     ReconcileView,
     ReconciliationExceptionsView,
 )
+from enforcement.api.rollout import RolloutView
+from enforcement.api.simulations import SimulationsView, SimulationView
 
 urlpatterns: list[URLPattern] = [
     path("gate/terraform", TerraformGateView.as_view()),
@@ -53,6 +55,9 @@ urlpatterns: list[URLPattern] = [
     path("decisions/<uuid:decision_id>", DecisionView.as_view()),
     path("ledger", LedgerView.as_view()),
     path("ledger/checkpoint", CheckpointView.as_view()),
+    path("simulations", SimulationsView.as_view()),
+    path("simulations/<uuid:simulation_id>", SimulationView.as_view()),
+    path("rollout", RolloutView.as_view()),
     path("exports/parity", ExportParityView.as_view()),
     path("exports/archive", ExportArchiveView.as_view()),
     path("reservations/active", ActiveReservationsView.as_view()),

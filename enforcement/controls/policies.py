@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,17 @@ def roll_back_policy(
         return _publish(actor, draft, action="policy.roll-back", rolled_back_to=number)
 
 
+def publish_in_transaction(
+    actor: Actor, draft: Draft, *, promoted: Collection[str]
+) -> PolicyVersion:
+    """Publish a draft in the transaction of a promotion, which raises the modes that it names.
+
+    :raises PolicyVersionConflict: when another version was published meanwhile.
+    :raises ModePromotionRequired: when another mode rises too.
+    """
+    return _publish(actor, draft, action="policy.promote", promoted=promoted)
+
+
 def find_live_version(tenant_id: uuid.UUID) -> PolicyVersion | None:
     """Return the live version with its document, or None when nothing was published."""
     with reading(tenant_id):
@@ -131,7 +143,12 @@ def document_of(version: PolicyVersion) -> Any:
 
 
 def _publish(
-    actor: Actor, draft: Draft, *, action: str, rolled_back_to: int | None = None
+    actor: Actor,
+    draft: Draft,
+    *,
+    action: str,
+    rolled_back_to: int | None = None,
+    promoted: Collection[str] = (),
 ) -> PolicyVersion:
     operations.lock_publication(actor.tenant_id)
     live = queries.find_live_version(actor.tenant_id)
@@ -140,6 +157,7 @@ def _publish(
         draft=draft,
         author=actor.principal_id,
         published_at=actor.at,
+        promoted=promoted,
     )
     after = show_lineage(version) | {"comment": version.comment}
     if rolled_back_to is not None:

@@ -48,6 +48,7 @@ class StoredDecision(msgspec.Struct, frozen=True, kw_only=True):
     context_json: str
     outcome_json: str
     outcome_sha256: str
+    reason_codes: list[str]
     is_approved: bool
 
 

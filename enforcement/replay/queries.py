@@ -6,10 +6,13 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from django.db import connection
 
+from billing.models import Subscription
+from billing.plans.domain import FREE, MONTHLY_EXPOSURE_CEILING_USD
 from enforcement.replay.domain import KnownPolicy, StoredDecision
 from governance.policies.document import canonical_policy, parse_policy
 from governance.policies.models import PolicyVersion
@@ -19,7 +22,7 @@ from valdrix.kernel.db import LONG_READ, reading
 BATCH: Final = 1000
 _READ: Final = """
 SELECT l.sequence, d.id, d.created_at, d.decision, d.is_fail_safe, d.policy_version,
-       d.engine_version, d.context_json, d.outcome_json, d.outcome_sha256,
+       d.engine_version, d.context_json, d.outcome_json, d.outcome_sha256, d.reason_codes,
        coalesce(a.status IN ('approved', 'consumed'), false)
   FROM enforcement_ledger_entry l
   JOIN enforcement_decision d ON d.id = l.decision_id AND d.tenant_id = l.tenant_id
@@ -68,6 +71,14 @@ def stream_decisions(span: Span) -> Iterator[list[StoredDecision]]:
         found = [StoredDecision(**dict(zip(names, row, strict=True))) for row in rows]
         after = found[-1].sequence
         yield found
+
+
+def read_tier_ceilings(tenant_id: uuid.UUID) -> tuple[Decimal, Decimal]:
+    """Return the plan and enterprise ceiling of the tenant's tier, US dollars a month."""
+    with reading(tenant_id):
+        subscription = Subscription.objects.filter(tenant_id=tenant_id).first()
+    ceiling = MONTHLY_EXPOSURE_CEILING_USD[subscription.tier if subscription else FREE]
+    return ceiling, ceiling
 
 
 class PolicyShelf(dict[int, KnownPolicy]):

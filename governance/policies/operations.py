@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -93,13 +94,19 @@ def lock_publication(tenant_id: uuid.UUID) -> None:
 
 
 def publish_version(
-    *, tenant_id: uuid.UUID, draft: Draft, author: str, published_at: datetime
+    *,
+    tenant_id: uuid.UUID,
+    draft: Draft,
+    author: str,
+    published_at: datetime,
+    promoted: Collection[str] = (),
 ) -> PolicyVersion:
     """Insert a draft as the tenant's newest version, alone in doing so until the commit.
 
     The document of the live version may be published again: who did it and why is then on
     record once more.
 
+    :param promoted: each ``source.environment`` whose mode may rise, by a recorded promotion.
     :raises PolicyVersionConflict: when ``base_version`` is not the live version.
     :raises ModePromotionRequired: when a mode rises that may rise by promotion only.
     :raises NotInTransaction: outside a transaction.
@@ -110,7 +117,7 @@ def publish_version(
         raise PolicyVersionConflict(
             f"The live version is {live.version}; the draft was made from {draft.base_version}."
         )
-    raised = raised_modes(live.policy, draft.policy)
+    raised = [name for name in raised_modes(live.policy, draft.policy) if name not in promoted]
     if raised and is_promotion_required(tenant_id):
         raise ModePromotionRequired(
             "These modes may rise by a recorded promotion only: " + ", ".join(raised) + "."

@@ -73,3 +73,23 @@ def insert_tenant(*, actor: Actor, slug: str, name: str) -> Tenant:
         after={"slug": slug, "name": name},
     )
     return tenant
+
+
+def require_promotion(*, actor: Actor, is_required: bool) -> bool:
+    """Say whether modes rise by promotion only (SPEC 4); return what it was before.
+
+    Setting what is set already changes and records nothing.
+    """
+    with transaction(actor.tenant_id):
+        tenant = Tenant.objects.select_for_update().get(id=actor.tenant_id)
+        before = tenant.promotion_required
+        if before != is_required:
+            Tenant.objects.filter(id=actor.tenant_id).update(promotion_required=is_required)
+            record_change(
+                actor=actor,
+                action="tenant.require-promotion",
+                subject=("tenant", str(actor.tenant_id)),
+                before={"promotion_required": before},
+                after={"promotion_required": is_required},
+            )
+        return before

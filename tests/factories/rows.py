@@ -28,7 +28,7 @@ from billing.plans.domain import ENTERPRISE
 from billing.reservations.models import TRIGGERS
 from enforcement.ledger.domain import DECISION_MADE, EntryFacts
 from enforcement.ledger.operations import append
-from enforcement.models import Decision, IdempotencyKey
+from enforcement.models import Decision, IdempotencyKey, Promotion, Simulation
 from governance.models import (
     Approval,
     AuditEntry,
@@ -81,7 +81,36 @@ def plant_rows(world: World) -> None:
             decision_id=decision_id,
             claimed_at=now,
         )
+        _plant_proof(world.id, now)
         append(tenant_id=world.id, facts=[build_facts(decision_id)])
+
+
+def _plant_proof(tenant_id: uuid.UUID, now: datetime) -> None:
+    Simulation.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        status="done",
+        document_json="{}",
+        policy_sha256=DIGEST,
+        start_at=now - timedelta(days=1),
+        end_at=now,
+        requested_by="user:1",
+        requested_at=now,
+    )
+    Promotion.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        source="terraform",
+        environment="prod",
+        from_mode="shadow",
+        to_mode="soft",
+        state="withdrawn",
+        figures_json="{}",
+        proposed_by="user:1",
+        proposer_person_id=1,
+        proposed_at=now,
+        expires_at=now + timedelta(days=7),
+    )
 
 
 def build_facts(decision_id: uuid.UUID | None = None, **changes: object) -> EntryFacts:

@@ -21,6 +21,7 @@ from enforcement.ledger.keeping import find_kept_faults, keep_checkpoint, list_k
 from enforcement.ledger.verification import verify_ledger
 from enforcement.reconciliation.expiry import expire_approvals
 from enforcement.reconciliation.operations import reconcile_overdue
+from enforcement.replay.operations import find_open, run_simulation
 from governance.audit.operations import Actor
 from governance.signin.operations import sweep_slots
 from valdrix.kernel.db import tenant_ids_for_job
@@ -58,6 +59,14 @@ def keep_checkpoints() -> str:
     if settings.EXPORT_SIGNING_KEY is None:
         return "no ENFORCEMENT_EXPORT_SIGNING_KEY is configured: nothing can be signed"
     return _for_each_tenant("keep-checkpoints", _keep)
+
+
+def run_simulations() -> str:
+    """Run the simulations that wait in any tenant; each has one runner.
+
+    :raises JobIncomplete: when that failed in a tenant.
+    """
+    return _for_each_tenant("run-simulations", _simulate)
 
 
 def reconcile_all_overdue() -> str:
@@ -108,6 +117,15 @@ def _verify(tenant_id: uuid.UUID) -> dict[str, int]:
     if result.fault is not None:
         raise LedgerBroken(f"broken at sequence {result.fault.sequence}: {result.fault.reason}")
     return {"entries": result.entries}
+
+
+def _simulate(tenant_id: uuid.UUID) -> dict[str, int]:
+    waiting = find_open(tenant_id, timezone.now())
+    ran = [
+        run_simulation(tenant_id=tenant_id, simulation_id=one, clock=timezone.now)
+        for one in waiting
+    ]
+    return {"ran": sum(ran)}
 
 
 def _keep(tenant_id: uuid.UUID) -> dict[str, int]:
