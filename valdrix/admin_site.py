@@ -39,6 +39,8 @@ from enforcement.admin.exports import EXPORT_PAGES
 from enforcement.admin.ledger import LedgerEntryAdmin
 from enforcement.admin.overview import build_overview
 from enforcement.admin.policies import PolicyAdmin
+from enforcement.admin.rollout import ROLLOUT_PAGES
+from enforcement.admin.simulations import SIMULATION_PAGES
 from enforcement.models import Decision, LedgerEntry
 from governance.admin.account import account_page
 from governance.admin.approvals import ApprovalAdmin
@@ -86,6 +88,8 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
         (
             ("Policy versions", "policy", "governance_policyversion", ""),
             ("Forced modes", "emergency_home", "governance_forcedmode", ""),
+            ("Simulate on history", "experiment", "simulations", ""),
+            ("Rollout", "stairs", "rollout", ""),
         ),
     ),
     (
@@ -102,7 +106,11 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
 )
 """Groups of title, icon, list or page, and query: shown as far as the person's role may see it."""
 
-PAGES: Final[tuple[ConsolePage, ...]] = (*EXPORT_PAGES,)
+PAGES: Final[tuple[ConsolePage, ...]] = (
+    *EXPORT_PAGES,
+    *SIMULATION_PAGES,
+    *ROLLOUT_PAGES,
+)
 _PAGE_NAMES: Final = frozenset(page.name for page in PAGES)
 
 
