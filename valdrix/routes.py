@@ -17,6 +17,7 @@ from governance.api.authentication import ApiKeyAuthentication
 
 PUBLIC_ROUTES: Final = frozenset(
     {
+        "/.well-known/jwks.json",
         "/admin/login/",
         "/api/docs",
         "/api/schema",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path
 
+from governance.api.key_set import KeySetView
 from valdrix.admin_site import console
 from valdrix.health import HealthView, LiveView, ReadyView
 from valdrix.metrics import metrics_view
@@ -12,6 +13,7 @@ from valdrix.openapi import DocsView, SchemaView
 urlpatterns = [
     path("api/v1/enforcement/", include("governance.api.urls")),
     path("api/v1/enforcement/", include("enforcement.api.urls")),
+    path(".well-known/jwks.json", KeySetView.as_view()),
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/docs", DocsView.as_view()),
     path("health", HealthView.as_view()),

@@ -192,6 +192,7 @@ UPDATE billing_charge SET family_held_usd = family_held_usd - %(own)s WHERE id =
 """
 
 _CREDITS: Final = ("reserved_credit", "emergency_credit")
+_OVERRUN: Final = "overrun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +333,11 @@ def _month_columns(tenant_id: uuid.UUID, family: Family, settlement: Settlement)
     for one in settlement.lines:
         if one.line.kind in _CREDITS and not family.is_shadow:
             continue
+        if one.line.kind == _OVERRUN:
+            # It counts in its month since it was approved; what was not spent of it leaves.
+            excess = one.posted_usd - one.line.amount_usd
+            rows.append((one.line.account_id, one.line.month, none, excess, none))
+            continue
         posted, shadow = (none, one.posted_usd) if family.is_shadow else (one.posted_usd, none)
         rows.append((one.line.account_id, one.line.month, posted, none, shadow))
     for over in settlement.overruns:
@@ -348,6 +354,8 @@ def _account_columns(family: Family, settlement: Settlement) -> dict[str, Any]:
     rows = []
     for one in settlement.lines:
         amount, posted = one.line.amount_usd, one.posted_usd
+        if one.line.kind == _OVERRUN:
+            continue
         if family.is_shadow:
             rows.append((one.line.account_id, none, amount, none, none))
         elif one.line.kind in _CREDITS:
@@ -393,6 +401,8 @@ def release_members(
         if cursor.rowcount != len(released.lines):
             raise LinesMoved(f"{cursor.rowcount} of {len(released.lines)} lines were pending")
         cursor.execute(_RELEASE_ACCOUNTS, _account_columns(family, released))
+        if any(line.kind == _OVERRUN for line in lines):
+            cursor.execute(_POST_MONTHS, _month_columns(tenant_id, family, released))
         cursor.execute(_LEAVE_PARENTS, names)
         cursor.execute(_LEAVE, names)
         cursor.execute(_LEAVE_FAMILY, {**names, "own": released.reserved_usd})
@@ -411,7 +421,9 @@ def _inherit(
     heir = min((one for one in family.decision_ids if one not in released), default=None)
     if heir is None:
         return
-    places = {line.account_id: line.kind for line in lines if line.kind not in _CREDITS}
+    places = {
+        line.account_id: line.kind for line in lines if line.kind not in (*_CREDITS, _OVERRUN)
+    }
     with connection.cursor() as cursor:
         cursor.execute(
             _INHERIT,

@@ -148,6 +148,11 @@ class ReservationLine(models.Model):
     ::
 
         pending ──> posted | voided   (exactly once)
+
+    An overrun that an approval allowed is pending too, and counts in its account's month at once;
+    one that a settlement found is written as posted, with an amount of 0.
+
+    :ivar approval_request_id: the approval that allowed an overrun.
     """
 
     reservation = models.ForeignKey(Reservation, on_delete=models.PROTECT, related_name="lines")
@@ -160,10 +165,16 @@ class ReservationLine(models.Model):
     amount_usd = models.DecimalField(max_digits=17, decimal_places=4)
     posted_usd = models.DecimalField(max_digits=17, decimal_places=4, default=0)
     month = models.DateField(help_text="First day of the UTC month it posts to.")
+    approval_request_id = models.UUIDField(null=True)
 
     class Meta:
         db_table = "billing_reservation_line"
         constraints = (
+            models.CheckConstraint(
+                condition=Q(approval_request_id__isnull=True)
+                | Q(kind=OVERRUN, amount_usd__gt=0, is_shadow=False),
+                name="billing_line_approved_is_an_overrun",
+            ),
             models.UniqueConstraint(
                 fields=["reservation", "position"], name="billing_line_position_once"
             ),

@@ -20,6 +20,7 @@ from valdrix.kernel.problems import Refused
 
 _ALLOCATION: Final = "allocation"
 _EXPOSURE: Final = "exposure"
+_OVERRUN: Final = "overrun"
 _CREDITS: Final = ("reserved_credit", "emergency_credit")
 
 
@@ -75,6 +76,7 @@ class Overrun:
 class Settlement:
     """A whole family settled, amounts in US dollars a month.
 
+    :ivar overrun_usd: what was spent above the accounts' cover, approved or not.
     :ivar drift_usd: actual minus reserved; the actual of a release is what was reserved of it: 0.
     """
 
@@ -104,13 +106,15 @@ def settle(lines: Sequence[OpenLine], *, actual_usd: Decimal) -> Settlement:
         )
     left = max(ZERO, actual_usd)
     settled: list[SettledLine] = []
-    reserved = posted = ZERO
+    reserved = posted = approved = ZERO
     for group in _by_decision(lines):
         _check_adds_up(group)
         own = group[0].own_usd
         part = min(left, own)
-        settled.extend(_post(group, part))
-        reserved, posted, left = reserved + own, posted + part, left - part
+        on_accounts = min(part, own - _overrun_of(group))
+        settled.extend(_post(group, on_accounts, part - on_accounts))
+        reserved, posted, left = reserved + own, posted + on_accounts, left - part
+        approved += part - on_accounts
     if actual_usd < 0:
         settled = _take_back(settled, -actual_usd)
         posted = -max(
@@ -120,7 +124,7 @@ def settle(lines: Sequence[OpenLine], *, actual_usd: Decimal) -> Settlement:
         reserved_usd=reserved,
         actual_usd=actual_usd,
         posted_usd=posted,
-        overrun_usd=left,
+        overrun_usd=approved + left,
         lines=tuple(settled),
         overruns=tuple(_overruns(lines, left)),
     )
@@ -133,23 +137,33 @@ def _by_decision(lines: Sequence[OpenLine]) -> list[list[OpenLine]]:
     return list(groups.values())
 
 
+def _overrun_of(group: Sequence[OpenLine]) -> Decimal:
+    """Return the overrun that an approval allowed one reservation: the same on each account."""
+    return max((line.amount_usd for line in group if line.kind == _OVERRUN), default=ZERO)
+
+
 def _check_adds_up(group: Sequence[OpenLine]) -> None:
     """Check one reservation: budgets are charged alike, and all parts make up the whole."""
     own = group[0].own_usd
     allocations = {line.amount_usd for line in group if line.kind == _ALLOCATION}
     credit = sum((line.amount_usd for line in group if line.kind in _CREDITS), ZERO)
     exposure = sum((line.amount_usd for line in group if line.kind == _EXPOSURE), ZERO)
-    is_whole = exposure == own and len(allocations) <= 1
+    overruns = {line.amount_usd for line in group if line.kind == _OVERRUN}
+    over = _overrun_of(group)
+    is_whole = exposure + over == own and len(allocations) <= 1 and len(overruns) <= 1
     if allocations and is_whole:
-        is_whole = allocations.pop() + credit == own
+        is_whole = allocations.pop() + credit + over == own
     if not is_whole:
         raise SettlementInconsistent(
             "The reservation's lines do not add up to what it holds; nothing was changed."
         )
 
 
-def _post(group: Sequence[OpenLine], part: Decimal) -> list[SettledLine]:
-    """Post a part of one reservation: budgets first, then grants in the order they burnt."""
+def _post(group: Sequence[OpenLine], part: Decimal, over: Decimal) -> list[SettledLine]:
+    """Post a part of one reservation: budgets first, then grants in the order they burnt.
+
+    :param over: the part that no account covered and an approval allowed.
+    """
     allocation = next((line.amount_usd for line in group if line.kind == _ALLOCATION), ZERO)
     on_budgets = min(part, allocation)
     on_credits = part - on_budgets
@@ -159,6 +173,8 @@ def _post(group: Sequence[OpenLine], part: Decimal) -> list[SettledLine]:
             amount = on_budgets
         elif line.kind == _EXPOSURE:
             amount = part
+        elif line.kind == _OVERRUN:
+            amount = over
         else:
             amount = min(on_credits, line.amount_usd)
             on_credits -= amount

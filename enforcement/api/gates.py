@@ -26,11 +26,8 @@ from enforcement.api.gate_schema import (
 from enforcement.gate.ask import Ask, TimeBudget
 from enforcement.gate.evaluate import evaluate
 from enforcement.gate.inputs import GateRequest
-from enforcement.reconciliation.operations import (
-    ApprovalPending,
-    ReservationNotActive,
-    confirm,
-)
+from enforcement.reconciliation.approval import ApprovalPending
+from enforcement.reconciliation.operations import ReservationNotActive, confirm
 from governance.api.callers import actor_of, principal_of
 from governance.api.permissions import RequireRole, require_project
 from governance.identity.domain import MEMBER, Principal

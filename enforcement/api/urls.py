@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
+from enforcement.api.approvals import (
+    ApprovalQueueView,
+    ApprovalRequestsView,
+    ApprovalsView,
+    ApprovalView,
+    ApproveView,
+    ConsumeView,
+    DenyView,
+    TokenView,
+    WithdrawView,
+)
 from enforcement.api.budgets import BudgetsView, BudgetView
 from enforcement.api.costs import CostSummaryView, CostsView, SubAccountsView
 from enforcement.api.credits import CreditsView, CreditView, CreditVoidView
@@ -43,6 +54,15 @@ urlpatterns: list[URLPattern] = [
     path("policies/versions/<int:number>", PolicyVersionView.as_view()),
     path("policies/versions/<int:number>/rollback", PolicyRollbackView.as_view()),
     path("modes/emergency", EmergencyModeView.as_view()),
+    path("approvals", ApprovalsView.as_view()),
+    path("approvals/queue", ApprovalQueueView.as_view()),
+    path("approvals/requests", ApprovalRequestsView.as_view()),
+    path("approvals/consume", ConsumeView.as_view()),
+    path("approvals/<uuid:approval_id>", ApprovalView.as_view()),
+    path("approvals/<uuid:approval_id>/approve", ApproveView.as_view()),
+    path("approvals/<uuid:approval_id>/deny", DenyView.as_view()),
+    path("approvals/<uuid:approval_id>/withdraw", WithdrawView.as_view()),
+    path("approvals/<uuid:approval_id>/token", TokenView.as_view()),
     path("budgets", BudgetsView.as_view()),
     path("budgets/<uuid:budget_id>", BudgetView.as_view()),
     path("costs", CostsView.as_view()),

@@ -23,6 +23,8 @@ class Ask:
     """One question with the names that its door made for it.
 
     :ivar person_id: the responsible person behind the credential.
+    :ivar may_spend_approval: whether an approval that was given for this computed change lets it
+        go ahead without a token: run tasks and native admissions, which cannot carry one (SPEC 6).
     :ivar clock: read once more after the locks: waiting must not make a moment old.
     """
 
@@ -33,6 +35,7 @@ class Ask:
     charge_id: uuid.UUID
     approval_id: uuid.UUID
     clock: Clock
+    may_spend_approval: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ COVERED_BY_RESERVED: Final = "covered_by_reserved_credits"
 COVERED_BY_EMERGENCY: Final = "covered_by_emergency_credits"
 NO_INCREASE: Final = "no_cost_increase"
 RESERVATION_SHARED: Final = "reservation_shared"
+APPROVAL_SPENT: Final = "approval_spent"
 
 
 class Sharing(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,17 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
     awaits_approval: bool = False
 
 
+class GivenApproval(msgspec.Struct, frozen=True, kw_only=True):
+    """An approval that people gave for this computed change, and that covers its cost (SPEC 6).
+
+    :ivar is_spent: an earlier stage of this very run has spent it already.
+    """
+
+    approval_id: str
+    max_monthly_delta_usd: Decimal
+    is_spent: bool
+
+
 class GateContext(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a decision depends on, read under the locks; stored with the decision.
 
@@ -63,6 +75,7 @@ class GateContext(msgspec.Struct, frozen=True, kw_only=True):
     :ivar forced_mode: the lower mode that an owner has put in force, or None.
     :ivar sharing: the charge that this change shares, or None.
     :ivar parent_is_applicable: whether a named parent decision has anything left to share.
+    :ivar given: the approval that the question may spend, or None.
     """
 
     gate_input: GateInput
@@ -75,6 +88,7 @@ class GateContext(msgspec.Struct, frozen=True, kw_only=True):
     sharing: Sharing | None
     parent_is_applicable: bool
     computed: ComputedContext
+    given: GivenApproval | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +147,7 @@ def decide(context: GateContext, policy: Policy) -> Outcome:
             shared_awaits_approval=_leans_on_pending(context),
         )
     )
+    findings = _lift(findings, context)
     strict = _verdict(findings, HARD if is_shadow else mode, fall)
     decision = ALLOW if is_shadow else strict
     is_holding = _is_holding(strict, fall)
@@ -187,6 +202,21 @@ def _verdict(findings: tuple[Finding, ...], mode: str, fall: Waterfall) -> str:
         return REQUIRE_APPROVAL
     from_credits = fall.reserved_credit_usd + fall.emergency_credit_usd
     return ALLOW_WITH_CREDITS if from_credits > 0 else ALLOW
+
+
+def _lift(findings: tuple[Finding, ...], context: GateContext) -> tuple[Finding, ...]:
+    """Return findings of which a given approval has lifted those that asked for one.
+
+    It lifts no breach and no refusal: what it covers is held already.
+    """
+    if context.given is None:
+        return findings
+    return tuple(
+        msgspec.structs.replace(finding, waived_by=context.given.approval_id)
+        if finding.effect == rules.NEEDS_APPROVAL and finding.waived_by is None
+        else finding
+        for finding in findings
+    )
 
 
 def _leans_on_pending(context: GateContext) -> bool:
@@ -253,6 +283,8 @@ def _coverage_codes(fall: Waterfall, context: GateContext) -> list[str]:
         codes.append(NO_INCREASE)
     elif fall.stages[1].status == waterfall.PASS and fall.stages[1].requested_usd > 0:
         codes.append(WITHIN_BUDGET)
+    if context.given is not None:
+        codes.append(APPROVAL_SPENT)
     if context.sharing is not None:
         codes.append(RESERVATION_SHARED)
     if fall.reserved_credit_usd > 0:
@@ -276,6 +308,11 @@ def _routing(context: GateContext, policy: Policy) -> Routing:
 
 
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
+
+
+def is_spending(context: GateContext, outcome: Outcome) -> bool:
+    """Tell whether an outcome goes ahead by the approval that its question may spend."""
+    return context.given is not None and outcome.decision in {ALLOW, ALLOW_WITH_CREDITS}
 
 
 def encode(value: GateContext | Outcome) -> str:

@@ -32,9 +32,11 @@ from enforcement.gate.decision import (
     DENY,
     REQUIRE_APPROVAL,
     GateContext,
+    GivenApproval,
     Outcome,
     decide,
     encode,
+    is_spending,
 )
 from enforcement.gate.inputs import K8S_ADMISSION, GateInput, normalise, sent_sha256
 from enforcement.gate.lastknown import last_known
@@ -55,6 +57,7 @@ from enforcement.gate.sharing import (
     read_sharing,
 )
 from enforcement.gate.snapshot import read_snapshot
+from enforcement.gate.spending import find_given, lock_given, spend_given
 from enforcement.idempotency.domain import stored_key
 from enforcement.idempotency.operations import Claim, claim_key
 from governance.approvals.operations import ApprovalOrder, OpenedApproval, open_approval
@@ -184,11 +187,15 @@ def _decide_and_record(ask: Ask, timer: Timer) -> dict[str, Any]:
     sharers = lock_sharers(question.change, question.gate_input.parent_decision_id)
     account_ids = lock_accounts(question.scope, now=ask.clock())
     timer.check()
-    context = _read_context(question, sharers, account_ids)
+    given = None
+    if ask.may_spend_approval and not sharers.change.is_shadow:
+        given = lock_given(ask.tenant_id, question.gate_input, now=ask.clock())
+    context = _read_context(question, sharers, account_ids, given)
     outcome = decide(context, question.governing.policy)
     if outcome.is_holding:
         hold(order=_hold_order(question, context, outcome, sharers))
     approval = _open_approval(ask, context, outcome)
+    revoked = spend_given(ask, context) if is_spending(context, outcome) else ()
     timer.check()
     record = _build_record(ask, context, outcome, timer)
     if approval is not None:
@@ -202,6 +209,8 @@ def _decide_and_record(ask: Ask, timer: Timer) -> dict[str, Any]:
             context_json=encode(context),
             response_json=encode_response(response),
             approval=approval,
+            given=context.given if is_spending(context, outcome) else None,
+            revoked=revoked,
             is_fail_safe=False,
         ),
     )
@@ -213,7 +222,10 @@ def _rehearse(ask: Ask, timer: Timer) -> dict[str, Any]:
     question = _read_question(ask)
     sharers = find_sharers(question.change, question.gate_input.parent_decision_id)
     account_ids = find_accounts(question.scope, now=ask.clock())
-    context = _read_context(question, sharers, account_ids)
+    given = None
+    if ask.may_spend_approval and not sharers.change.is_shadow:
+        given = find_given(ask.tenant_id, question.gate_input, now=ask.clock())
+    context = _read_context(question, sharers, account_ids, given)
     outcome = decide(context, question.governing.policy)
     return build_response(_build_record(ask, context, outcome, timer))
 
@@ -256,7 +268,10 @@ def _claim(question: _Question) -> str | None:
 
 
 def _read_context(
-    question: _Question, sharers: Sharers, account_ids: list[uuid.UUID]
+    question: _Question,
+    sharers: Sharers,
+    account_ids: list[uuid.UUID],
+    given: GivenApproval | None,
 ) -> GateContext:
     """Read what the decision depends on, by a clock that is read after the locks."""
     gate_input, governing = question.gate_input, question.governing
@@ -281,6 +296,7 @@ def _read_context(
         sharing=read_sharing(sharers, amount=gate_input.amount_usd),
         parent_is_applicable=sharers.parent_has_room,
         computed=snapshot.computed,
+        given=given,
     )
 
 
@@ -345,13 +361,14 @@ def _open_approval(ask: Ask, context: GateContext, outcome: Outcome) -> OpenedAp
 
 def _build_record(ask: Ask, context: GateContext, outcome: Outcome, timer: Timer) -> Record:
     is_dry_run = ask.request.dry_run
+    given = context.given if is_spending(context, outcome) else None
     return Record(
         decision_id=None if is_dry_run else str(ask.decision_id),
         gate_input=context.gate_input,
         outcome=outcome,
         computed=context.computed,
         idempotency_key=ask.request.idempotency_key,
-        approval_request_id=None,
+        approval_request_id=None if given is None else given.approval_id,
         policy_version=context.policy_version,
         policy_sha256=context.policy_sha256,
         persisted=not is_dry_run,
@@ -405,6 +422,8 @@ def _record_fail_safe(
             context_json=msgspec.json.encode(record.gate_input, order="sorted").decode(),
             response_json=encode_response(response),
             approval=None,
+            given=None,
+            revoked=(),
             is_fail_safe=True,
         ),
     )

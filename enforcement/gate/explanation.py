@@ -96,6 +96,10 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
     ),
     gate.WITHIN_BUDGET: ("The budget covers it", "Nothing to do."),
     gate.NO_INCREASE: ("The change adds no cost", "Nothing to do."),
+    gate.APPROVAL_SPENT: (
+        "An approval was given for this very change",
+        "Nothing to do; the approval is spent, and another change needs its own.",
+    ),
     gate.RESERVATION_SHARED: (
         "An earlier decision's reservation is shared",
         "Nothing to do; the change is charged once.",

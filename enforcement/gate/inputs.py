@@ -217,14 +217,31 @@ def _request_fingerprint(request: GateRequest, environment: str) -> str:
 
 
 def _change_fingerprint(request: GateRequest, environment: str) -> str:
+    return fingerprint_of_change(
+        project_id=request.project_id,
+        environment=environment,
+        action=request.action,
+        resource_reference=request.resource_reference,
+        change_digest=request.change_digest,
+    )
+
+
+def fingerprint_of_change(
+    *,
+    project_id: str,
+    environment: str,
+    action: str,
+    resource_reference: str,
+    change_digest: str | None,
+) -> str:
     """Hash what is being changed only, whatever its estimate (SPEC 2)."""
     return _sha256(
         {
-            "project_id": request.project_id,
+            "project_id": project_id,
             "environment": environment,
-            "action": request.action,
-            "resource_reference": request.resource_reference,
-            "change_digest": request.change_digest,
+            "action": action,
+            "resource_reference": resource_reference,
+            "change_digest": change_digest,
         }
     )
 

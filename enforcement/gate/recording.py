@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from dataclasses import dataclass
 
 import msgspec
@@ -11,7 +12,7 @@ from enforcement.decisions import operations as decisions
 from enforcement.decisions.operations import ContextProvenance, DecisionRecord
 from enforcement.gate.ask import Ask
 from enforcement.gate.context import ComputedContext
-from enforcement.gate.decision import ENGINE_VERSION, encode, outcome_sha256
+from enforcement.gate.decision import ENGINE_VERSION, GivenApproval, encode, outcome_sha256
 from enforcement.gate.response import Record
 from enforcement.ledger import domain as ledger
 from enforcement.ledger.domain import EntryFacts
@@ -26,6 +27,9 @@ class Made:
 
     :ivar context_json: the exact bytes that the outcome was computed from.
     :ivar response_json: the exact bytes that every later call with the same key gets.
+    :ivar approval: the one that it waits for.
+    :ivar given: the one by which it goes ahead.
+    :ivar revoked: tokens of it that nobody can spend any more.
     """
 
     record: Record
@@ -33,7 +37,23 @@ class Made:
     context_json: str
     response_json: str
     approval: OpenedApproval | None
+    given: GivenApproval | None
+    revoked: tuple[uuid.UUID, ...]
     is_fail_safe: bool
+
+    @property
+    def approval_id(self) -> uuid.UUID | None:
+        """Return the approval that the decision waits for or goes ahead by."""
+        if self.given is not None:
+            return uuid.UUID(self.given.approval_id)
+        return self.approval.approval_id if self.approval else None
+
+    @property
+    def approval_status(self) -> str | None:
+        """Return the status of that approval."""
+        if self.given is not None:
+            return "consumed"
+        return "pending" if self.approval else None
 
 
 def record_decision(*, ask: Ask, made: Made) -> None:
@@ -71,7 +91,7 @@ def _append_decision(ask: Ask, made: Made) -> None:
             is_fail_safe=made.is_fail_safe,
             reason_codes=record.outcome.reason_codes,
             entitlement_reason_code=record.outcome.entitlement_reason_code,
-            approval_request_id=made.approval.approval_id if made.approval else None,
+            approval_request_id=made.approval_id,
             policy_version=governing.version,
             policy_document_schema_version=governing.schema_version,
             policy_document_sha256=governing.sha256,
@@ -114,6 +134,14 @@ def _ledger_facts(ask: Ask, made: Made) -> list[EntryFacts]:
     if approval is not None:
         event = ledger.APPROVAL_JOINED if approval.is_joined else ledger.APPROVAL_REQUESTED
         entries.append(msgspec.structs.replace(base, event=event))
+    if made.given is not None and not made.given.is_spent:
+        entries.append(msgspec.structs.replace(base, event=ledger.APPROVAL_CONSUMED))
+    entries.extend(
+        msgspec.structs.replace(
+            base, event=ledger.TOKEN_REVOKED, subject_type="approval_token", subject_id=str(jti)
+        )
+        for jti in made.revoked
+    )
     return entries
 
 
@@ -132,8 +160,8 @@ def _base_facts(ask: Ask, made: Made) -> EntryFacts:
         would_have_been=outcome.would_have_been,
         mode=outcome.mode,
         cost_state=gate_input.cost.state,
-        approval_request_id=made.approval.approval_id if made.approval else None,
-        approval_status="pending" if made.approval else None,
+        approval_request_id=made.approval_id,
+        approval_status=made.approval_status,
         monthly_delta_usd=gate_input.cost.monthly_delta_usd,
         hourly_delta_usd=gate_input.cost.hourly_delta_usd,
         reserved_allocation_usd=outcome.reserved_allocation_usd,

@@ -52,7 +52,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a rule found.
 
     :ivar reference: the policy's rule, freeze or exception, or the waterfall's stage, if any.
-    :ivar waived_by: the exception that lifts it; a waived finding is recorded and counts nothing.
+    :ivar waived_by: the exception or the approval that lifts it; a waived finding is recorded and
+        counts nothing.
     """
 
     code: str

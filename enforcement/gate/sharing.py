@@ -16,8 +16,8 @@ from enforcement.gate.inputs import GateInput
 from governance.policies.governing import GoverningPolicy
 from valdrix.kernel.money import ZERO
 
-# What nobody has approved yet cannot let another question through; a shadow hold would still be
-# waiting in hard mode, where nobody was asked.
+# What nobody has approved, or what was approved and is not spent yet, cannot let another question
+# through; a shadow hold would still be waiting in hard mode, where nobody was asked.
 _READ_SHARED: Final = """
 SELECT (SELECT family_held_usd FROM billing_charge
          WHERE tenant_id = %(tenant)s AND id = %(family)s),
@@ -28,7 +28,6 @@ SELECT (SELECT family_held_usd FROM billing_charge
                   AND (r.own_usd > 0 OR r.taken_usd > 0)
                   AND (d.would_have_been = 'REQUIRE_APPROVAL'
                        OR (d.decision = 'REQUIRE_APPROVAL'
-                           AND a.status IS DISTINCT FROM 'approved'
                            AND a.status IS DISTINCT FROM 'consumed')))
 """
 

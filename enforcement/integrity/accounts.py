@@ -28,7 +28,8 @@ SELECT a.id, coalesce(sum(l.posted_usd), 0) AS expected, a.consumed_usd AS found
  WHERE a.tenant_id = %(tenant)s AND a.kind = 'grant' GROUP BY a.id
 """
 _ACCOUNT_PENDING: Final = """
-SELECT a.id, coalesce(sum(l.amount_usd) FILTER (WHERE a.kind <> 'grant'), 0) AS expected,
+SELECT a.id, coalesce(sum(l.amount_usd)
+              FILTER (WHERE a.kind <> 'grant' AND l.kind <> 'overrun'), 0) AS expected,
        a.pending_usd AS found
   FROM billing_account a
   LEFT JOIN billing_reservation_line l ON l.account_id = a.id AND l.tenant_id = %(tenant)s
@@ -54,7 +55,9 @@ SELECT coalesce(k.account_id, l.account_id) || ' ' || coalesce(k.month, l.month)
 """
 _MONTH_OVERRUN: Final = """
 WITH line AS (
-    SELECT account_id, month, sum(posted_usd) AS usd FROM billing_reservation_line
+    SELECT account_id, month,
+           sum(CASE state WHEN 'pending' THEN amount_usd ELSE posted_usd END) AS usd
+      FROM billing_reservation_line
      WHERE tenant_id = %(tenant)s AND NOT is_shadow AND kind = 'overrun'
      GROUP BY account_id, month
 ), kept AS (SELECT * FROM billing_account_month WHERE tenant_id = %(tenant)s)
@@ -133,7 +136,7 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "account_pending_equals_lines",
-        "What is pending on a budget or the exposure is the sum of its pending lines.",
+        "What is pending on a budget or the exposure is the sum of its pending lines, overruns apart.",
         _ACCOUNT_PENDING,
     ),
     Invariant(
@@ -148,7 +151,8 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "month_overrun_equals_lines",
-        "An account's overrun in a month is the sum of its overrun lines of that month.",
+        "An account's overrun in a month is the sum of its overrun lines of that month, approved"
+        " ones that are pending included.",
         _MONTH_OVERRUN,
     ),
     Invariant(

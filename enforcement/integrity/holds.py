@@ -98,13 +98,15 @@ WITH line AS (
            max(amount_usd) FILTER (WHERE kind = 'allocation') AS most,
            coalesce(sum(amount_usd)
                FILTER (WHERE kind IN ('reserved_credit', 'emergency_credit')), 0) AS credit,
-           coalesce(sum(amount_usd) FILTER (WHERE kind = 'exposure'), 0) AS exposure
+           coalesce(sum(amount_usd) FILTER (WHERE kind = 'exposure'), 0) AS exposure,
+           coalesce(max(amount_usd) FILTER (WHERE kind = 'overrun'), 0) AS over
       FROM billing_reservation_line WHERE tenant_id = %(tenant)s GROUP BY reservation_id
 )
 SELECT r.decision_id AS id, r.own_usd::text AS expected,
-       CASE WHEN coalesce(l.exposure, 0) <> r.own_usd THEN 'exposure ' || coalesce(l.exposure, 0)
+       CASE WHEN coalesce(l.exposure + l.over, 0) <> r.own_usd
+            THEN 'exposure ' || coalesce(l.exposure + l.over, 0)
             WHEN l.least <> l.most THEN 'budgets ' || l.least || ' to ' || l.most
-            WHEN l.least + l.credit <> r.own_usd
+            WHEN l.least + l.credit + l.over <> r.own_usd
             THEN 'budgets ' || l.least || ' and credits ' || l.credit
             WHEN l.least IS NULL AND l.credit NOT IN (0, r.own_usd) THEN 'credits ' || l.credit
             ELSE r.own_usd::text END AS found
@@ -135,12 +137,11 @@ SELECT l.id, 'pending' AS expected, l.state AS found
   JOIN billing_reservation r ON r.decision_id = l.reservation_id
   JOIN billing_charge c ON c.id = r.charge_id
  WHERE l.tenant_id = %(tenant)s AND c.state = 'active' AND r.state = 'active'
-   AND l.kind <> 'overrun'
 """
 _LINE_POSTED: Final = """
 SELECT l.id,
        CASE WHEN l.state <> 'posted' OR r.state = 'released' THEN 0
-            WHEN l.kind = 'overrun' THEN greatest(l.posted_usd, 0)
+            WHEN l.kind = 'overrun' AND l.amount_usd = 0 THEN greatest(l.posted_usd, 0)
             WHEN l.kind IN ('allocation', 'exposure') THEN least(l.posted_usd, l.amount_usd)
             ELSE greatest(least(l.posted_usd, l.amount_usd), 0) END AS expected,
        l.posted_usd AS found
@@ -252,8 +253,8 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "reservation_own_equals_lines",
-        "A reservation's exposure line is its own part; where budgets are charged, alike, they"
-        " and the credits make up the same.",
+        "A reservation's exposure line and approved overrun are its own part; where budgets are"
+        " charged, alike, they, the credits and the overrun make up the same.",
         _RESERVATION_OWN,
     ),
     Invariant(
@@ -268,7 +269,7 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "active_reservation_has_pending_lines",
-        "Every line of an active reservation is pending, approved overruns apart.",
+        "Every line of an active reservation is pending.",
         _ACTIVE_LINES,
     ),
     Invariant(

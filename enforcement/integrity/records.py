@@ -54,7 +54,8 @@ SELECT e.sequence AS id, e.decision_id AS expected, d.id AS found
 _RESERVED_ENTRY: Final = """
 WITH entry AS (
     SELECT decision_id, sum(amount_usd) AS usd FROM enforcement_ledger_entry
-     WHERE tenant_id = %(tenant)s AND event = 'reserved' GROUP BY decision_id
+     WHERE tenant_id = %(tenant)s AND event IN ('reserved', 'overrun_reserved')
+     GROUP BY decision_id
 ), held AS (
     SELECT r.decision_id, r.own_usd AS usd
       FROM billing_reservation r JOIN billing_charge c ON c.id = r.charge_id
@@ -105,7 +106,10 @@ SELECT a.id, 'REQUIRE_APPROVAL ' || a.project_id || ' ' || a.environment AS expe
  WHERE a.tenant_id = %(tenant)s
 """
 _DECISION_APPROVAL: Final = """
-SELECT d.id, d.decision = 'REQUIRE_APPROVAL' AND NOT d.is_fail_safe AS expected,
+SELECT d.id, CASE WHEN d.decision = 'REQUIRE_APPROVAL' THEN NOT d.is_fail_safe
+                  -- One that goes ahead names the approval that it spent.
+                  ELSE coalesce(a.status = 'consumed', false) AND d.decision <> 'DENY'
+                  END AS expected,
        a.id IS NOT NULL AS found
   FROM enforcement_decision d
   LEFT JOIN governance_approval a ON a.id = d.approval_request_id AND a.tenant_id = %(tenant)s
@@ -197,7 +201,7 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "decision_has_its_approval",
-        "A decision names an existing approval when and only when it waits for one.",
+        "A decision names an existing approval when and only when it waits for one or spent it.",
         _DECISION_APPROVAL,
     ),
     Invariant(

@@ -18,9 +18,10 @@ from billing.reservations.settlement import SettlementInconsistent
 from enforcement.ledger import domain as ledger
 from enforcement.ledger.domain import EntryFacts
 from enforcement.ledger.operations import append
-from enforcement.reconciliation.approval import find_refused
-from governance.approvals.models import PENDING, Approval
-from governance.approvals.operations import expire_pending
+from enforcement.reconciliation.approval import find_refused, revoke_facts
+from governance.approvals.models import EXPIRED, OPEN, Approval
+from governance.approvals.operations import expire_due
+from governance.approvals.state import get_approval
 from governance.audit.operations import Actor
 from governance.incidents.operations import Sighting, open_incident
 from valdrix.kernel.db import reading, sqlstate_of, transaction
@@ -43,9 +44,9 @@ SELECT DISTINCT c.family_id
 
 
 def expire_approvals(*, actor: Actor) -> dict[str, int]:
-    """End every pending approval of one tenant whose time is over, and release what it held.
+    """End every approval of one tenant whose time is over, and release what it held.
 
-    Only the refused decisions' own parts are released. Any number of workers may do this at once:
+    One that was given and not spent ends like one that still waits. Only the refused decisions' own parts are released. Any number of workers may do this at once:
     each approval ends once, and each hold goes back once.
 
     :return: how many approvals were ``expired``, and how many decisions' holds ``released``.
@@ -54,7 +55,7 @@ def expire_approvals(*, actor: Actor) -> dict[str, int]:
     with reading(actor.tenant_id):
         due = list(
             Approval.objects.filter(
-                tenant_id=actor.tenant_id, status=PENDING, expires_at__lte=actor.at
+                tenant_id=actor.tenant_id, status__in=OPEN, expires_at__lte=actor.at
             )
             .order_by("expires_at")
             .values_list("id", "decision_id")[:_BATCH]
@@ -65,24 +66,32 @@ def expire_approvals(*, actor: Actor) -> dict[str, int]:
         cursor.execute(_LEFT_OVER, [actor.tenant_id, _BATCH])
         left_over = [family_id for (family_id,) in cursor.fetchall()]
     for family_id in left_over:
-        counts["released"] += _release(actor, family_id)
+        counts["released"] += release_refused(actor=actor, family_id=family_id, trigger="expired")
     return counts
 
 
 def _end(actor: Actor, approval_id: uuid.UUID, decision_id: uuid.UUID) -> bool:
     with transaction(actor.tenant_id):
-        if not expire_pending(tenant_id=actor.tenant_id, approval_id=approval_id, at=actor.at):
+        if not expire_due(tenant_id=actor.tenant_id, approval_id=approval_id, at=actor.at):
             return False
         fact = _fact(actor, decision_id, ledger.APPROVAL_EXPIRED, approval_id=approval_id)
-        append(tenant_id=actor.tenant_id, facts=[fact])
+        approval = get_approval(actor.tenant_id, approval_id)
+        revoked = revoke_facts(actor, approval, status=EXPIRED)
+        append(tenant_id=actor.tenant_id, facts=[fact, *revoked])
         return True
 
 
-def _release(actor: Actor, family_id: uuid.UUID) -> int:
-    """Release what refused decisions of one family hold; return how many of them."""
+def release_refused(
+    *, actor: Actor, family_id: uuid.UUID, trigger: str, skip_locked: bool = True
+) -> int:
+    """Release what refused decisions of one family hold; return how many of them.
+
+    :param trigger: what ended their approvals, for the metric.
+    :param skip_locked: leave a family that another worker is releasing to that worker.
+    """
     try:
         with transaction(actor.tenant_id):
-            family = families.lock_family(actor.tenant_id, family_id, skip_locked=True)
+            family = families.lock_family(actor.tenant_id, family_id, skip_locked=skip_locked)
             if family is None:
                 return 0
             refused = find_refused(actor.tenant_id, family.decision_ids)
@@ -90,7 +99,7 @@ def _release(actor: Actor, family_id: uuid.UUID) -> int:
                 tenant_id=actor.tenant_id, family=family, decision_ids=refused
             ):
                 return 0
-            RECONCILIATIONS.labels("expired", "released").inc(len(refused))
+            RECONCILIATIONS.labels(trigger, "released").inc(len(refused))
             facts = [_fact(actor, one, ledger.RELEASED) for one in refused]
             append(tenant_id=actor.tenant_id, facts=facts)
             return len(refused)

@@ -31,12 +31,18 @@ from enforcement.ledger import domain as ledger
 from enforcement.ledger.domain import EntryFacts
 from enforcement.ledger.operations import append
 from enforcement.reconciliation.admission import release_lapsed_admissions
-from enforcement.reconciliation.approval import find_unapproved, is_any_unapproved
+from enforcement.reconciliation.approval import (
+    ApprovalPending,
+    find_unapproved,
+    lock_given,
+    spend_applied,
+)
 from enforcement.reconciliation.domain import (
     OVERDUE_POSTED,
     build_result,
     find_exception_reason,
 )
+from governance.approvals.models import Approval
 from governance.audit.operations import Actor
 from governance.incidents.operations import Sighting, open_incident
 from governance.policies.queries import read_live_policy
@@ -60,12 +66,6 @@ class ReservationNotActive(Refused):
     """The decision holds nothing that could still be confirmed or settled (409)."""
 
     code = "reservation_not_active"
-
-
-class ApprovalPending(Refused):
-    """A decision of the family waits for its approval: nothing can have been applied (409)."""
-
-    code = "approval_pending"
 
 
 class IdempotencyKeyReused(Refused):
@@ -112,23 +112,34 @@ def confirm(
         project_id = _project_of(actor.tenant_id, decision_id)
         may_use(project_id)
         family = _lock_active(actor.tenant_id, decision_id)
-        if is_any_unapproved(actor.tenant_id, family.decision_ids):
-            raise ApprovalPending("The change waits for its approval; it cannot be applied yet.")
-        is_new = families.confirm_family(
-            tenant_id=actor.tenant_id, family_id=family.family_id, at=actor.at
-        )
-        if is_new:
-            # What was let through for minutes only is now held as long as everything else.
-            terms = read_live_policy(actor.tenant_id).policy.reservations
-            families.prolong_family(
-                tenant_id=actor.tenant_id, family_id=family.family_id, hours=terms.sla_hours
-            )
-            facts = _facts(actor, family, decision_id, event=ledger.CONFIRMED)
-            append(tenant_id=actor.tenant_id, facts=[facts])
+        approvals = lock_given(actor.tenant_id, family.decision_ids)
+        facts = apply_family(actor=actor, family=family, approvals=approvals, named=decision_id)
+        if facts:
+            append(tenant_id=actor.tenant_id, facts=facts)
         return {
             "status": "confirmed",
             "decision_ids": [str(member) for member in family.decision_ids],
         }
+
+
+def apply_family(
+    *, actor: Actor, family: Family, approvals: list[Approval], named: uuid.UUID
+) -> list[EntryFacts]:
+    """Let a locked family count as applied, once, and spend the approvals that it was given.
+
+    :param approvals: of all its decisions, locked; all of them were given.
+    :param named: the decision that is named as the one that was applied.
+    :return: the entries that say so; none when nothing is new.
+    """
+    facts = spend_applied(actor, approvals)
+    if families.confirm_family(tenant_id=actor.tenant_id, family_id=family.family_id, at=actor.at):
+        # What was let through for minutes only is now held as long as everything else.
+        terms = read_live_policy(actor.tenant_id).policy.reservations
+        families.prolong_family(
+            tenant_id=actor.tenant_id, family_id=family.family_id, hours=terms.sla_hours
+        )
+        facts.append(_facts(actor, family, named, event=ledger.CONFIRMED))
+    return facts
 
 
 def reconcile(*, actor: Actor, actuals: Actuals) -> tuple[dict[str, Any], bool]:

@@ -12,19 +12,19 @@ from django.db import connection
 from psycopg.types.json import Jsonb
 
 from governance.approvals.domain import Routing
-from governance.approvals.models import EXPIRED, PENDING, Approval
-from governance.approvals.queries import lock_pending
+from governance.approvals.models import APPROVED, CONSUMED, EXPIRED, OPEN, Approval
+from governance.approvals.queries import lock_open
 from valdrix.kernel.db import transaction_required
 
 _OPEN = """
 INSERT INTO governance_approval (id, tenant_id, decision_id, status, source, project_id,
     environment, action, change_fingerprint, change_is_computed, monthly_delta_usd,
     hourly_delta_usd, requested_by, requester_person_id, routing_rule_id, routing_trace, required,
-    reviewer_roles, reviewer_groups_all, separate_requester, requested_at, expires_at)
+    reviewer_roles, reviewer_groups_all, separate_requester, requested_at, ttl_seconds, expires_at)
 VALUES (%(id)s, %(tenant)s, %(decision)s, 'pending', %(source)s, %(project)s, %(environment)s,
     %(action)s, %(fingerprint)s, %(computed)s, %(monthly)s, %(hourly)s, %(requested_by)s,
     %(person)s, %(rule)s, %(trace)s, %(required)s, %(roles)s, %(groups)s, %(separate)s, %(at)s,
-    %(expires)s)
+    %(ttl)s, %(expires)s)
 ON CONFLICT (tenant_id, source, change_fingerprint)
     WHERE status = 'pending' AND change_is_computed DO NOTHING
 RETURNING id
@@ -108,6 +108,7 @@ def open_approval(*, order: ApprovalOrder) -> OpenedApproval:
         "groups": list(routing.reviewer_groups_all),
         "separate": routing.separate_requester,
         "at": order.requested_at,
+        "ttl": routing.ttl_seconds,
         "expires": order.requested_at + timedelta(seconds=routing.ttl_seconds),
     }
     with connection.cursor() as cursor:
@@ -127,15 +128,46 @@ class ApprovalMoved(RuntimeError):
     """A pending approval ended between two statements; the gate fails safe and is asked again."""
 
 
-def expire_pending(*, tenant_id: uuid.UUID, approval_id: uuid.UUID, at: datetime) -> bool:
-    """Expire an approval whose time is over; return False when it is not pending or not due.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """By what an approval is spent without a token: the decision that goes ahead, and its run."""
+
+    tenant_id: uuid.UUID
+    approval_id: uuid.UUID
+    decision_id: uuid.UUID
+    run_id: str | None
+    at: datetime
+
+
+def spend_approval(*, spending: Spending) -> None:
+    """Spend a locked approval on a decision that goes ahead by it, once.
+
+    :raises ApprovalMoved: when it was not approved any more.
+    :raises NotInTransaction: outside the decision's transaction.
+    """
+    transaction_required()
+    rows = Approval.objects.filter(
+        tenant_id=spending.tenant_id, pk=spending.approval_id, status=APPROVED
+    )
+    moved = rows.update(
+        status=CONSUMED,
+        closed_at=spending.at,
+        consumed_by_decision_id=spending.decision_id,
+        consumed_run_id=spending.run_id,
+    )
+    if moved != 1:
+        raise ApprovalMoved("the approval was spent or ended while a decision went ahead by it")
+
+
+def expire_due(*, tenant_id: uuid.UUID, approval_id: uuid.UUID, at: datetime) -> bool:
+    """Expire an approval whose time is over; return False when it is not open or not due.
 
     :raises NotInTransaction: outside a transaction.
     """
-    approval = lock_pending(tenant_id, approval_id)
+    approval = lock_open(tenant_id, approval_id)
     if approval is None or approval.expires_at > at:
         return False
-    moved = Approval.objects.filter(pk=approval.pk, status=PENDING).update(
+    moved = Approval.objects.filter(pk=approval.pk, status__in=OPEN).update(
         status=EXPIRED, closed_at=at
     )
     return moved == 1

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from django.db import connection
 
-from governance.approvals.models import APPROVED, CONSUMED, PENDING, Approval
+from governance.approvals.models import APPROVED, CONSUMED, OPEN, PENDING, Approval
 from valdrix.kernel.db import transaction_required
 
 
@@ -29,10 +29,10 @@ def find_ended(tenant_id: uuid.UUID, approval_ids: Collection[uuid.UUID]) -> set
     return set(rows.exclude(status__in=(APPROVED, CONSUMED, PENDING)).values_list("id", flat=True))
 
 
-def lock_pending(tenant_id: uuid.UUID, approval_id: uuid.UUID) -> Approval | None:
-    """Lock and return an approval if it is still pending."""
+def lock_open(tenant_id: uuid.UUID, approval_id: uuid.UUID) -> Approval | None:
+    """Lock and return an approval if it is still pending, or given and not spent."""
     transaction_required()
-    rows = Approval.objects.filter(tenant_id=tenant_id, id=approval_id, status=PENDING)
+    rows = Approval.objects.filter(tenant_id=tenant_id, id=approval_id, status__in=OPEN)
     return rows.select_for_update(of=("self",)).first()
 
 

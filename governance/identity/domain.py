@@ -18,6 +18,16 @@ ROLES: Final = (MEMBER, ADMIN, OWNER)
 SCOPE_APPROVE: Final = "approve"
 SCOPES: Final = (SCOPE_APPROVE,)
 
+APPROVE_PROD: Final = "enforcement.approve.prod"
+APPROVE_NONPROD: Final = "enforcement.approve.nonprod"
+APPROVAL_PERMISSIONS: Final = (APPROVE_NONPROD, APPROVE_PROD)
+PERMISSIONS_BY_ROLE: Final[dict[str, frozenset[str]]] = {
+    OWNER: frozenset(APPROVAL_PERMISSIONS),
+    ADMIN: frozenset({APPROVE_NONPROD}),
+    MEMBER: frozenset(),
+}
+"""What each role may approve without a further grant (SPEC 6)."""
+
 KEY_PREFIX: Final = "vdx_"
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 LOOKUP_LENGTH: Final = 12

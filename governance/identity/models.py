@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.crypto import salted_hmac
 
-from governance.identity.domain import MEMBER, ROLES, SCOPES
+from governance.identity.domain import APPROVAL_PERMISSIONS, MEMBER, ROLES, SCOPES
 from governance.tenants.models import Tenant
 
 _ROLE_CHOICES = [(role, role) for role in ROLES]
@@ -95,3 +95,78 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} (vdx_{self.lookup}_…)"
+
+
+class ReviewerGroup(models.Model):
+    """A named group of people, of whom a routing rule can demand one: finance, platform."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    name = models.CharField(max_length=200)
+    created_by = models.CharField(max_length=60, help_text="Principal id.")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "governance_reviewer_group"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["tenant", "name"], name="governance_reviewer_group_name_once"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ReviewerGroupMember(models.Model):
+    """A person in a reviewer group, and who put them there.
+
+    :ivar source: ``owner`` for a person's own act; a directory that maps groups names itself.
+    """
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    group = models.ForeignKey(ReviewerGroup, on_delete=models.CASCADE, related_name="members")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    source = models.CharField(max_length=60, default="owner")
+    added_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "governance_reviewer_group_member"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["group", "user", "source"], name="governance_reviewer_group_member_once"
+            ),
+        )
+        indexes = (models.Index(fields=["tenant", "user"], name="governance_reviewer_groups_of"),)
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.group}"
+
+
+class ApprovalPermission(models.Model):
+    """A permission to approve that a person was given beyond what their role has.
+
+    :ivar source: as in ``ReviewerGroupMember``.
+    """
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    permission = models.CharField(max_length=60)
+    source = models.CharField(max_length=60, default="owner")
+    granted_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "governance_approval_permission"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["tenant", "user", "permission", "source"],
+                name="governance_approval_permission_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(permission__in=APPROVAL_PERMISSIONS),
+                name="governance_approval_permission_is_known",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.permission} of {self.user}"

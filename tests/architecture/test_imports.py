@@ -37,7 +37,15 @@ VIOLATIONS = {
 
 # Modules of the folders below that are not pure, and so not in the contract of the pure core.
 SHELL = {
-    "enforcement/gate": {"ask", "evaluate", "observing", "recording", "sharing", "snapshot"},
+    "enforcement/gate": {
+        "ask",
+        "evaluate",
+        "observing",
+        "recording",
+        "sharing",
+        "snapshot",
+        "spending",
+    },
     "enforcement/adapters": set(),
     "governance/policies": {"models", "operations", "queries"},
     "valdrix/kernel": {

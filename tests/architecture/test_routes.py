@@ -21,6 +21,7 @@ from rest_framework.views import APIView
 from valdrix.routes import PUBLIC_ROUTES
 
 PUBLIC = {
+    "/.well-known/jwks.json",
     "/admin/login/",
     "/api/docs",
     "/api/schema",

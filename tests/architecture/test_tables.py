@@ -27,6 +27,7 @@ SHARED = {
     "governance_recovery_code",
     "governance_second_factor",
     "governance_sign_in_slot",
+    "governance_token_key",
     "governance_user",
     "governance_user_groups",
     "governance_user_user_permissions",
@@ -42,6 +43,7 @@ APPEND_ONLY = {
     "governance_audit_entry",
     "governance_forced_mode",
     "governance_policy_version",
+    "governance_review",
 }
 
 TABLES = (

@@ -31,11 +31,16 @@ from enforcement.ledger.operations import append
 from enforcement.models import Decision, IdempotencyKey, Promotion, Simulation
 from governance.models import (
     Approval,
+    ApprovalPermission,
+    ApprovalToken,
     AuditEntry,
     ForcedMode,
     Incident,
     Integration,
     PolicyVersion,
+    Review,
+    ReviewerGroup,
+    ReviewerGroupMember,
     Tenant,
 )
 from tests.factories.tenants import World
@@ -71,6 +76,7 @@ def plant_rows(world: World) -> None:
         _plant_governance(world.id, decision_id, now)
         _plant_incident(world.id, now)
         _plant_integrations(world, now)
+        _plant_reviewers(world, now)
         _plant_money(world.id, decision_id, now)
         plant_decision(world.id, decision_id, now)
         IdempotencyKey.objects.create(
@@ -195,7 +201,7 @@ def _plant_governance(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetim
         forced_at=now,
         until_at=now + timedelta(hours=1),
     )
-    Approval.objects.create(
+    approval = Approval.objects.create(
         id=new_id(),
         tenant_id=tenant_id,
         decision_id=decision_id,
@@ -212,6 +218,42 @@ def _plant_governance(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetim
         separate_requester=True,
         requested_at=now,
         expires_at=now + timedelta(days=1),
+    )
+
+    ApprovalToken.objects.create(
+        jti=new_id(),
+        tenant_id=tenant_id,
+        approval=approval,
+        kid="planted",
+        claims_json="{}",
+        issued_to="user:1",
+        issued_at=now,
+        expires_at=now + timedelta(days=1),
+    )
+    Review.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        approval=approval,
+        round=1,
+        verdict="approve",
+        person_id=1,
+        principal_id="user:1",
+        reviewed_at=now,
+    )
+
+
+def _plant_reviewers(world: World, now: datetime) -> None:
+    person = {"tenant_id": world.id, "user_id": world.member.user_id}
+    group = ReviewerGroup.objects.create(
+        id=new_id(),
+        tenant_id=world.id,
+        name=f"finance {new_id()}",
+        created_by="user:1",
+        created_at=now,
+    )
+    ReviewerGroupMember.objects.create(**person, group=group, added_at=now)
+    ApprovalPermission.objects.get_or_create(
+        **person, permission="enforcement.approve.prod", defaults={"granted_at": now}
     )
 
 

@@ -14,7 +14,8 @@ from valdrix.kernel.db import reading
 _DIFFERENCES = """
 WITH line AS (
     SELECT account_id,
-           sum(amount_usd) FILTER (WHERE state = 'pending' AND NOT is_shadow) AS pending,
+           sum(amount_usd) FILTER (
+               WHERE state = 'pending' AND NOT is_shadow AND kind <> 'overrun') AS pending,
            sum(amount_usd) FILTER (WHERE state = 'pending' AND is_shadow) AS shadow
       FROM billing_reservation_line WHERE tenant_id = %(tenant)s GROUP BY account_id)
 SELECT a.kind, a.id, a.pending_usd, a.reserved_usd, a.shadow_pending_usd, l.pending, l.shadow
@@ -29,7 +30,8 @@ _MONTHS = """
 WITH line AS (
     SELECT account_id, month,
            coalesce(sum(posted_usd) FILTER (WHERE NOT is_shadow AND kind <> 'overrun'), 0) AS posted,
-           coalesce(sum(posted_usd) FILTER (WHERE NOT is_shadow AND kind = 'overrun'), 0) AS overrun,
+           coalesce(sum(CASE state WHEN 'pending' THEN amount_usd ELSE posted_usd END)
+               FILTER (WHERE NOT is_shadow AND kind = 'overrun'), 0) AS overrun,
            coalesce(sum(posted_usd) FILTER (WHERE is_shadow), 0) AS shadow
       FROM billing_reservation_line l
      WHERE tenant_id = %(tenant)s AND (is_shadow OR kind IN ('allocation', 'exposure', 'overrun'))

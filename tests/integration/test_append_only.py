@@ -33,7 +33,7 @@ from enforcement.ledger.models import AppendOnlyError
 from enforcement.ledger.operations import append
 from enforcement.ledger.queries import find_head, lock_head, stream_entries
 from enforcement.models import Decision, LedgerEntry, LedgerHead
-from governance.models import AuditEntry, ForcedMode, PolicyVersion
+from governance.models import AuditEntry, ForcedMode, PolicyVersion, Review
 from tests.factories.rows import append_entries, build_facts, plant_rows
 from tests.factories.tenants import World
 from valdrix.kernel.db import (
@@ -57,6 +57,7 @@ APPEND_ONLY_MODELS = (
     SettlementRecord,
     CostIngestion,
     BudgetAlert,
+    Review,
 )
 
 each_append_only_table = pytest.mark.parametrize(

@@ -220,6 +220,9 @@ TELEMETRY_READ_TIMEOUT_MS = _number(
 )
 TELEMETRY_RETENTION_DAYS = _number("TELEMETRY_RETENTION_DAYS", default=30, minimum=1, maximum=730)
 
+# Who issues approval tokens, as verifiers elsewhere know this installation.
+APPROVAL_TOKEN_ISSUER = env.str("ENFORCEMENT_TOKEN_ISSUER", default="valdrix").strip() or "valdrix"
+
 # Without a broker the jobs of valdrix.schedule run in `manage.py run_jobs`.
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="") or env.str("REDIS_URL", default="")
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

@@ -21,6 +21,7 @@ from valdrix.kernel.request_context import current_request_id
 CONTENT_TYPE: Final = "application/problem+json"
 _TYPE_PREFIX: Final = "urn:valdrix:problem:"
 _STATEMENT_TIMEOUT: Final = "57014"
+_CHALLENGE: Final = 'Bearer realm="valdrix"'
 _LOCK_TIMEOUT: Final = "55P03"
 _CONTENDED: Final = frozenset({"40P01", "40001"})
 
@@ -84,7 +85,10 @@ def problem_response(
 def handle_exception(error: Exception, context: dict[str, Any]) -> HttpResponse:
     """Answer whatever a view raised; the setting ``EXCEPTION_HANDLER`` names this function."""
     if isinstance(error, Refused):
-        return problem_response(error.problem_code, error.detail, errors=error.errors)
+        headers = {"WWW-Authenticate": _CHALLENGE} if error.status == 401 else None
+        return problem_response(
+            error.problem_code, error.detail, errors=error.errors, headers=headers
+        )
     if isinstance(error, Http404):
         return problem_response("not_found", "No such object.")
     if isinstance(error, PermissionDenied):
@@ -107,7 +111,7 @@ def _from_api_exception(error: exceptions.APIException) -> HttpResponse:
     code, detail = found or ("internal_error", "Valdrix failed to answer; the fault is logged.")
     headers: dict[str, str] = {}
     if STATUS_BY_CODE[code] == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="valdrix"'
+        headers["WWW-Authenticate"] = _CHALLENGE
     wait = getattr(error, "wait", None)
     if wait is not None:
         headers["Retry-After"] = str(max(1, int(-(-wait // 1))))

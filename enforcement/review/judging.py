@@ -1,0 +1,149 @@
+"""Whether a person may judge an approval now: authority, state and what they said before."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from enforcement.review.queries import (
+    build_terms,
+    find_approvals_given,
+    find_requesters_of,
+    keep_authorised,
+)
+from enforcement.review.recording import Act
+from governance.approvals import authority
+from governance.approvals.authority import Reviewer, Terms
+from governance.approvals.models import Approval, Review
+from governance.approvals.reviewers import find_people, find_reviewer
+from governance.approvals.state import record_review
+from governance.identity.domain import SCOPE_APPROVE, Principal
+from valdrix.kernel.ids import new_id
+from valdrix.kernel.problems import NotAllowed, Refused
+
+_DETAILS: Final = {
+    authority.ROLE_MISSING: "The rule that routed this asks for reviewers of another role.",
+    authority.PERMISSION_MISSING: "You lack the permission to approve in this environment.",
+    authority.GROUP_MISSING: "The rule asks for people of other groups.",
+    authority.IS_REQUESTER: "You asked for this change; somebody else has to judge it.",
+}
+
+
+class AlreadyReviewed(Refused):
+    """The person has judged this already (409)."""
+
+    code = "approval_already_reviewed"
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Who judges one locked approval: whom it demands, and who has said yes so far.
+
+    :ivar given: reviewers whose approval counts today.
+    """
+
+    terms: Terms
+    reviewer: Reviewer
+    reviews: list[Review]
+    given: list[Reviewer]
+
+
+def require_scope(principal: Principal) -> None:
+    """Refuse a machine's key that may not review.
+
+    :raises NotAllowed: with the code ``scope_missing``.
+    """
+    if principal.principal_id.startswith("key:") and SCOPE_APPROVE not in principal.scopes:
+        raise NotAllowed("This needs a credential with the scope approve.", code="scope_missing")
+
+
+def require_project(principal: Principal, approval: Approval) -> None:
+    """Refuse a credential that is bound to other projects.
+
+    :raises NotAllowed: with the code ``project_not_allowed``.
+    """
+    if not principal.can_use_project(approval.project_id):
+        raise NotAllowed("The credential is bound to other projects.", code="project_not_allowed")
+
+
+def find_bench(principal: Principal, approval: Approval) -> Bench:
+    """Return who judges an approval, the principal's person among them."""
+    return find_benches(principal, [approval])[approval.pk]
+
+
+def find_benches(principal: Principal, approvals: Sequence[Approval]) -> dict[uuid.UUID, Bench]:
+    """Return who judges each of some approvals, in a handful of statements."""
+    tenant_id = principal.tenant_id
+    requesters = find_requesters_of(tenant_id, approvals)
+    reviews = find_approvals_given(tenant_id, approvals)
+    voters = {review.person_id for given in reviews.values() for review in given}
+    people = find_people(tenant_id, voters) if voters else {}
+    reviewer = find_reviewer(principal)
+    benches = {}
+    for approval in approvals:
+        terms = build_terms(approval, requesters[approval.pk])
+        given = reviews[approval.pk]
+        benches[approval.pk] = Bench(
+            terms=terms,
+            reviewer=reviewer,
+            reviews=given,
+            given=keep_authorised(terms, given, people),
+        )
+    return benches
+
+
+def may_approve(bench: Bench) -> bool:
+    """Tell whether the principal's person may say yes, and is needed."""
+    return (
+        authority.find_refusal(bench.terms, bench.reviewer) is None
+        and all(review.person_id != bench.reviewer.person_id for review in bench.reviews)
+        and authority.is_needed(bench.terms, bench.given, bench.reviewer)
+    )
+
+
+def check_authority(bench: Bench) -> None:
+    """Refuse a person who may not judge.
+
+    :raises NotAllowed: with the code of what is missing.
+    """
+    refusal = authority.find_refusal(bench.terms, bench.reviewer)
+    if refusal is not None:
+        raise NotAllowed(_DETAILS[refusal], code=refusal)
+
+
+def check_is_needed(bench: Bench) -> None:
+    """Refuse an approval that is given twice, or that brings it no nearer.
+
+    :raises AlreadyReviewed: when the person has said yes already.
+    :raises NotAllowed: when only people of other groups are still missing.
+    """
+    if any(review.person_id == bench.reviewer.person_id for review in bench.reviews):
+        raise AlreadyReviewed("You have approved this already; others have to as well.")
+    if not authority.is_needed(bench.terms, bench.given, bench.reviewer):
+        raise NotAllowed(
+            _DETAILS[authority.GROUP_MISSING],
+            code=authority.GROUP_MISSING,
+        )
+
+
+def write_review(act: Act, bench: Bench, *, verdict: str) -> Review:
+    """Write a person's verdict on what they were shown, and return it."""
+    principal, approval, words = act.principal, act.approval, act.words
+    review = Review(
+        id=new_id(),
+        tenant_id=approval.tenant_id,
+        approval=approval,
+        round=approval.round,
+        verdict=verdict,
+        person_id=principal.person_id,
+        principal_id=principal.principal_id,
+        groups=sorted(bench.reviewer.groups),
+        reason=words.reason,
+        monthly_delta_usd=approval.monthly_delta_usd,
+        max_monthly_delta_usd=words.max_monthly_delta_usd,
+        reviewed_at=act.at,
+    )
+    record_review(review=review)
+    return review

@@ -1,0 +1,215 @@
+"""What people see of approvals: what they may act on, what they asked for, and one in full."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import orjson
+from django.db.models import Q
+
+from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
+from enforcement.review.judging import Bench, find_benches, may_approve
+from enforcement.review.queries import find_eligible, find_waiting
+from governance.approvals.authority import find_refusal
+from governance.approvals.models import PENDING, Approval, Review
+from governance.approvals.reviewers import Person, find_reviewer
+from governance.approvals.state import get_approval, status_at
+from governance.identity.domain import (
+    ADMIN,
+    APPROVE_NONPROD,
+    APPROVE_PROD,
+    MEMBER,
+    SCOPE_APPROVE,
+    Principal,
+)
+from governance.policies.environments import NONPROD
+from valdrix.kernel.db import transaction_required
+from valdrix.kernel.problems import NotAllowed
+
+_CHUNK: Final = 100
+_SHOWN_DECISIONS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One approval as one person sees it.
+
+    :ivar status: at the moment of looking: one whose time is over is expired.
+    :ivar may_approve: whether this person's yes is allowed and needed now.
+    :ivar reason_required: whether a yes needs a reason in words.
+    :ivar ceiling_required: whether a yes needs the amount that it goes up to.
+    :ivar eligible: who may judge it; None in lists.
+    :ivar waiting: the decisions that wait for it, the one that sets its amount first.
+    """
+
+    approval: Approval
+    status: str
+    bench: Bench
+    may_approve: bool
+    reason_required: bool
+    ceiling_required: bool
+    waiting: Sequence[Decision]
+    eligible: Sequence[Person] | None
+    reviews: Sequence[Review]
+
+
+def find_queue(
+    principal: Principal, *, after_id: uuid.UUID | None = None, limit: int, now: datetime
+) -> list[Approval]:
+    """Return up to ``limit`` approvals that a person may approve now, the oldest first.
+
+    :raises NotInTransaction: outside ``reading`` of the tenant.
+    """
+    transaction_required()
+    if principal.principal_id.startswith("key:") and SCOPE_APPROVE not in principal.scopes:
+        return []
+    rows = _find_candidates(principal, now)
+    found: list[Approval] = []
+    while len(found) < limit:
+        chunk = list((rows if after_id is None else rows.filter(pk__gt=after_id))[:_CHUNK])
+        benches = find_benches(principal, chunk)
+        found.extend(approval for approval in chunk if may_approve(benches[approval.pk]))
+        if len(chunk) < _CHUNK:
+            break
+        after_id = chunk[-1].pk
+    return found[:limit]
+
+
+def _find_candidates(principal: Principal, now: datetime) -> Any:
+    """Return pending approvals that the person's role, permissions and projects do not exclude."""
+    reviewer = find_reviewer(principal)
+    environments = Q(pk__in=())
+    if APPROVE_NONPROD in reviewer.permissions:
+        environments |= Q(environment=NONPROD)
+    if APPROVE_PROD in reviewer.permissions:
+        environments |= ~Q(environment=NONPROD)
+    rows = Approval.objects.filter(
+        environments,
+        tenant_id=principal.tenant_id,
+        status=PENDING,
+        expires_at__gt=now,
+        reviewer_roles__contains=[reviewer.role],
+    )
+    if reviewer.role == MEMBER:
+        rows = rows.filter(routing_rule_id__isnull=False)
+    if principal.projects is not None:
+        rows = rows.filter(project_id__in=principal.projects)
+    return rows.order_by("pk")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalFilter:
+    """Which approvals are wanted; None lets all pass.
+
+    :ivar requester_person_id: those that this person asked for, by opening or by joining.
+    """
+
+    projects: frozenset[str] | None = None
+    status: str | None = None
+    requester_person_id: int | None = None
+    before_id: uuid.UUID | None = None
+
+
+def find_approvals(tenant_id: uuid.UUID, wanted: ApprovalFilter, *, limit: int) -> list[Approval]:
+    """Return up to ``limit`` approvals, newest first."""
+    rows = Approval.objects.filter(tenant_id=tenant_id)
+    if wanted.projects is not None:
+        rows = rows.filter(project_id__in=wanted.projects)
+    if wanted.status is not None:
+        rows = rows.filter(status=wanted.status)
+    if wanted.requester_person_id is not None:
+        joined = Decision.objects.filter(
+            tenant_id=tenant_id,
+            person_id=wanted.requester_person_id,
+            decision=REQUIRE_APPROVAL,
+            approval_request_id__isnull=False,
+        ).values("approval_request_id")
+        rows = rows.filter(Q(requester_person_id=wanted.requester_person_id) | Q(pk__in=joined))
+    if wanted.before_id is not None:
+        rows = rows.filter(pk__lt=wanted.before_id)
+    return list(rows.order_by("-pk")[:limit])
+
+
+def see_approval(principal: Principal, approval_id: uuid.UUID, *, now: datetime) -> Seen:
+    """Return one approval in full.
+
+    Whoever asked for it, whoever may or did judge it, and admins see it.
+
+    :raises NotFound: when the tenant has no such approval.
+    :raises NotAllowed: to others, and to credentials that are bound to other projects.
+    """
+    approval = get_approval(principal.tenant_id, approval_id)
+    if not principal.can_use_project(approval.project_id):
+        raise NotAllowed("The credential is bound to other projects.", code="project_not_allowed")
+    seen = see_approvals(principal, [approval], now=now)[0]
+    reviews = list(
+        Review.objects.filter(tenant_id=principal.tenant_id, approval=approval).order_by("pk")
+    )
+    person_id = principal.person_id
+    if not (
+        principal.has_role(ADMIN)
+        or person_id in seen.bench.terms.requesters
+        or find_refusal(seen.bench.terms, seen.bench.reviewer) is None
+        or any(review.person_id == person_id for review in reviews)
+    ):
+        raise NotAllowed("You neither asked for this nor may judge it.")
+    return Seen(
+        approval=seen.approval,
+        status=seen.status,
+        bench=seen.bench,
+        may_approve=seen.may_approve,
+        reason_required=seen.reason_required,
+        ceiling_required=seen.ceiling_required,
+        waiting=find_waiting(approval),
+        eligible=find_eligible(principal.tenant_id, seen.bench.terms),
+        reviews=reviews,
+    )
+
+
+def see_approvals(
+    principal: Principal, approvals: Sequence[Approval], *, now: datetime
+) -> list[Seen]:
+    """Return approvals as one person sees them in a list."""
+    benches = find_benches(principal, approvals)
+    own = {
+        decision.pk: decision
+        for decision in Decision.objects.filter(
+            tenant_id=principal.tenant_id, pk__in=[one.decision_id for one in approvals]
+        )
+    }
+    has_scope = not principal.principal_id.startswith("key:") or SCOPE_APPROVE in principal.scopes
+    seen = []
+    for approval in approvals:
+        status = status_at(approval, now)
+        decision = own.get(approval.decision_id)
+        is_unknown = approval.monthly_delta_usd is None
+        seen.append(
+            Seen(
+                approval=approval,
+                status=status,
+                bench=benches[approval.pk],
+                may_approve=status == PENDING and has_scope and may_approve(benches[approval.pk]),
+                reason_required=is_unknown or (decision is not None and burns_emergency(decision)),
+                ceiling_required=is_unknown,
+                waiting=() if decision is None else (decision,),
+                eligible=None,
+                reviews=(),
+            )
+        )
+    return seen
+
+
+def burns_emergency(decision: Decision) -> bool:
+    """Tell whether a decision would be paid from emergency credits, which takes a reason."""
+    burnt = orjson.loads(decision.response_json).get("reserved_emergency_credit_usd") or "0"
+    return Decimal(burnt) > 0 or "emergency_credits_require_approval" in decision.reason_codes
+
+
+def shown_decisions(seen: Seen) -> list[str]:
+    """Return the ids of the decisions that wait, bounded."""
+    return [str(decision.pk) for decision in seen.waiting[:_SHOWN_DECISIONS]]

@@ -1,0 +1,82 @@
+"""Reads of people as reviewers: roles, permissions and groups as they are now."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from governance.approvals.authority import Reviewer
+from governance.identity.domain import PERMISSIONS_BY_ROLE, Principal
+from governance.identity.models import ApprovalPermission, Membership, ReviewerGroupMember
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person who may be shown as a reviewer."""
+
+    reviewer: Reviewer
+    username: str
+
+
+def find_reviewer(principal: Principal) -> Reviewer:
+    """Return whoever acts as a reviewer, in the role that their credential has."""
+    person_id = principal.person_id
+    granted = _permissions(principal.tenant_id, (person_id,))
+    groups = _groups(principal.tenant_id, (person_id,))
+    return Reviewer(
+        person_id=person_id,
+        role=principal.role,
+        permissions=PERMISSIONS_BY_ROLE[principal.role] | granted[person_id],
+        groups=frozenset(groups[person_id]),
+    )
+
+
+def find_people(
+    tenant_id: uuid.UUID, person_ids: Collection[int] | None = None
+) -> dict[int, Person]:
+    """Return the tenant's active people as reviewers, by id, in the order of their names.
+
+    :param person_ids: only these; None means all.
+    """
+    rows = Membership.objects.filter(tenant_id=tenant_id, user__is_active=True)
+    if person_ids is not None:
+        rows = rows.filter(user_id__in=person_ids)
+    granted, groups = _permissions(tenant_id, person_ids), _groups(tenant_id, person_ids)
+    return {
+        person_id: Person(
+            Reviewer(
+                person_id=person_id,
+                role=role,
+                permissions=PERMISSIONS_BY_ROLE[role] | granted[person_id],
+                groups=frozenset(groups[person_id]),
+            ),
+            username,
+        )
+        for person_id, username, role in rows.order_by("user__username").values_list(
+            "user_id", "user__username", "role"
+        )
+    }
+
+
+def _permissions(
+    tenant_id: uuid.UUID, person_ids: Collection[int] | None
+) -> defaultdict[int, set[str]]:
+    rows = ApprovalPermission.objects.filter(tenant_id=tenant_id)
+    if person_ids is not None:
+        rows = rows.filter(user_id__in=person_ids)
+    found: defaultdict[int, set[str]] = defaultdict(set)
+    for person_id, permission in rows.values_list("user_id", "permission"):
+        found[person_id].add(permission)
+    return found
+
+
+def _groups(tenant_id: uuid.UUID, person_ids: Collection[int] | None) -> defaultdict[int, set[str]]:
+    rows = ReviewerGroupMember.objects.filter(tenant_id=tenant_id)
+    if person_ids is not None:
+        rows = rows.filter(user_id__in=person_ids)
+    found: defaultdict[int, set[str]] = defaultdict(set)
+    for person_id, name in rows.values_list("user_id", "group__name"):
+        found[person_id].add(name)
+    return found
