@@ -19,6 +19,7 @@ from tests.factories.sums import check_chain, find_differences
 from tests.factories.tenants import World
 from tests.integration.test_reconciliation import make_due, overdue
 from tests.preflight import build_preflight
+from tests.reviews import approve
 from valdrix.kernel.db import reading, transaction
 
 PREFLIGHT = "gate/terraform/preflight"
@@ -40,6 +41,16 @@ def expire(world: World, *, after: timedelta = timedelta(days=2)) -> dict[str, i
         at=newest.requested_at + after,
     )
     return expire_approvals(actor=actor)
+
+
+def approve_for_long(shop: Shop, answer: dict[str, Any]) -> None:
+    """Approve what a decision waits for, so that it outlives every other approval here."""
+    approve(shop.world.owner, answer["approval_request_id"])
+    with transaction(shop.world.id):
+        approval = Approval.objects.get(pk=answer["approval_request_id"])
+        Approval.objects.filter(pk=approval.pk).update(
+            expires_at=approval.requested_at + timedelta(days=30)
+        )
 
 
 def plan(shop: Shop, amount: str, run: str, **members: Any) -> dict[str, Any]:
@@ -214,8 +225,7 @@ def test_a_member_that_is_left_without_a_line_can_be_reconciled(shop: Shop) -> N
     first = shop.ask("150.00", key="a", run_id="r")
     again = shop.ask("150.00", key="b", run_id="r")
     assert again["reservation_shared"]
-    with transaction(shop.world.id):
-        Approval.objects.filter(decision_id=again["decision_id"]).update(status="approved")
+    approve_for_long(shop, again)
     assert expire(shop.world) == {"expired": 1, "released": 1}
     assert shop.budget_state(budget)["pending_usd"] == 0
     check_books(shop.world)
@@ -237,8 +247,7 @@ def test_a_member_that_is_left_without_a_line_is_released_when_overdue(shop: Sho
     shop.budget("1000.00")
     shop.ask("150.00", key="a", run_id="r")
     again = shop.ask("150.00", key="b", run_id="r")
-    with transaction(shop.world.id):
-        Approval.objects.filter(decision_id=again["decision_id"]).update(status="approved")
+    approve_for_long(shop, again)
     expire(shop.world)
     make_due(shop.world)
 

@@ -391,7 +391,10 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(on_charge("child", "family_held_usd = 5")),
     ),
     "family_has_its_first_charge": (
-        Fault(on_charge("child", "family_id = %(nobody)s"), also="family_held_equals_own_parts"),
+        Fault(
+            on_charge("child", "family_id = %(nobody)s"),
+            also="family_held_equals_own_parts taken_part_has_parent",
+        ),
         Fault(on_charge("child", "project_id = 'else'"), also="reservation_has_decision"),
     ),
     "family_settles_as_one": (
