@@ -8,7 +8,7 @@ from valdrix.kernel import isolation
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("governance", "0005_people_decide"),
+        ("governance", "0006_people_decide"),
     ]
 
     operations = [

@@ -10,7 +10,7 @@ from valdrix.kernel import isolation
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("governance", "0004_sign_in"),
+        ("governance", "0005_operations_counts"),
     ]
 
     operations = [
