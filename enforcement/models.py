@@ -3,7 +3,18 @@
 from enforcement.decisions.models import Decision
 from enforcement.idempotency.models import IdempotencyKey
 from enforcement.ledger.models import LedgerEntry, LedgerHead
+from enforcement.notifications.models import Delivery, Notice, NoticeCursor
 from enforcement.replay.models import Simulation
 from enforcement.rollout.models import Promotion
 
-__all__ = ("Decision", "IdempotencyKey", "LedgerEntry", "LedgerHead", "Promotion", "Simulation")
+__all__ = (
+    "Decision",
+    "Delivery",
+    "IdempotencyKey",
+    "LedgerEntry",
+    "LedgerHead",
+    "Notice",
+    "NoticeCursor",
+    "Promotion",
+    "Simulation",
+)

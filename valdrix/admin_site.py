@@ -34,16 +34,19 @@ from billing.admin.reservations import ReservationAdmin
 from billing.admin.settlements import SettlementAdmin
 from billing.models import Account, Reservation, SettlementRecord
 from enforcement.admin.accounts import AccountAdmin
+from enforcement.admin.approvals import ApprovalAdmin
 from enforcement.admin.decisions import DecisionAdmin
+from enforcement.admin.deliveries import DeliveryAdmin
 from enforcement.admin.exports import EXPORT_PAGES
 from enforcement.admin.ledger import LedgerEntryAdmin
 from enforcement.admin.overview import build_overview
+from enforcement.admin.people import principal_of
 from enforcement.admin.policies import PolicyAdmin
 from enforcement.admin.rollout import ROLLOUT_PAGES
 from enforcement.admin.simulations import SIMULATION_PAGES
-from enforcement.models import Decision, LedgerEntry
+from enforcement.models import Decision, Delivery, LedgerEntry
+from enforcement.notifications.links import read_link
 from governance.admin.account import account_page
-from governance.admin.approvals import ApprovalAdmin
 from governance.admin.audit import AuditEntryAdmin
 from governance.admin.identity import ApiKeyAdmin
 from governance.admin.incidents import IncidentAdmin
@@ -65,6 +68,8 @@ from valdrix.kernel.db import reading, sqlstate_of
 
 _SESSION_KEY: Final = "console_tenant"
 _STATEMENT_TIMEOUT: Final = "57014"
+_LINKED: Final = {"approval": "governance_approval", "budget": "billing_account"}
+"""What links in messages lead to."""
 
 _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
     (
@@ -99,6 +104,7 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
             ("Exports", "download", "exports", ""),
             ("Audit log", "manage_search", "governance_auditentry", ""),
             ("Incidents", "report", "governance_incident", ""),
+            ("Notifications", "outgoing_mail", "enforcement_delivery", ""),
             ("API keys", "key", "governance_apikey", ""),
             ("Integrations", "hub", "governance_integration", ""),
         ),
@@ -145,6 +151,7 @@ class ConsoleSite(UnfoldAdminSite):
             path("account/", view(self.account), name="account"),
             path("jsi18n/", view(self.i18n_javascript, cacheable=True), name="jsi18n"),
             path("tenant/", view(self.choose_tenant), name="choose_tenant"),
+            path("go/<str:token>/", view(self.follow), name="follow"),
         ]
         routes += [path(page.route, view(self._serve(page)), name=page.name) for page in PAGES]
         for model, model_admin in self._registry.items():
@@ -285,7 +292,9 @@ class ConsoleSite(UnfoldAdminSite):
                 **self.each_context(request),
                 "title": "Overview",
                 "crumbs": [(None, "Overview")],
-                "overview": build_overview(tenancy=tenancy, now=timezone.now()),
+                "overview": build_overview(
+                    tenancy=tenancy, principal=principal_of(request), now=timezone.now()
+                ),
                 **(extra_context or {}),
             }
             return TemplateResponse(request, self.index_template, context).render()
@@ -302,6 +311,19 @@ class ConsoleSite(UnfoldAdminSite):
             raise Http404
         request.session[_SESSION_KEY] = wanted
         return HttpResponseRedirect(reverse("admin:index"))
+
+    def follow(self, request: HttpRequest, token: str) -> HttpResponse:
+        """Lead from a message's link to the page that it names, in its tenant; nothing else."""
+        if request.method not in {"GET", "HEAD"}:
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        seat, place = find_seat(request), read_link(token)
+        if place is None or place.kind not in _LINKED:
+            raise Http404
+        if seat is None or all(one.tenant_id != place.tenant_id for one in seat.tenancies):
+            raise Http404
+        request.session[_SESSION_KEY] = str(place.tenant_id)
+        name = f"admin:{_LINKED[place.kind]}_change"
+        return HttpResponseRedirect(reverse(name, args=[str(place.object_id)]))
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Return what every page's template is given."""
@@ -388,6 +410,7 @@ def _a(role: str) -> str:
 console: Final = ConsoleSite()
 console.register(Decision, DecisionAdmin)
 console.register(LedgerEntry, LedgerEntryAdmin)
+console.register(Delivery, DeliveryAdmin)
 console.register(Account, AccountAdmin)
 console.register(Reservation, ReservationAdmin)
 console.register(SettlementRecord, SettlementAdmin)

@@ -32,6 +32,7 @@ JOBS: Final[tuple[Job, ...]] = (
     Job("reconcile-overdue", "valdrix.jobs.tasks.reconcile_all_overdue", 60, singleton=False),
     Job("expire-approvals", "valdrix.jobs.tasks.expire_all_approvals", 60, singleton=False),
     Job("budget-alerts", "valdrix.jobs.tasks.raise_all_budget_alerts", 60, singleton=False),
+    Job("send-notifications", "valdrix.jobs.tasks.send_notifications", 15, singleton=False),
     Job("check-integrity", "valdrix.jobs.tasks.check_all_integrity", _DAY, singleton=True),
     Job("verify-ledgers", "valdrix.jobs.tasks.verify_ledgers", _DAY, singleton=True),
     Job("run-simulations", "valdrix.jobs.tasks.run_simulations", 5, singleton=False),

@@ -130,6 +130,7 @@ class KindFilter(SimpleListFilter):
 
     title = "kind"
     parameter_name = "kind"
+    has_default = True
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the kinds on offer."""

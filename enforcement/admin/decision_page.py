@@ -120,7 +120,7 @@ def build_page(decision: Decision, *, role: str, viewer_id: int) -> Page:
         tone=labels.decision_tone(decision.decision),
         badge=labels.decision_badge(decision.decision),
         facts=_facts(decision, response),
-        stages=[_stage_row(stage) for stage in response.get("entitlement_waterfall") or ()],
+        stages=stage_rows(response),
         reasons=_reasons(decision, explanation),
         first_limiting=_first_limiting(explanation),
         findings=[_finding_row(one) for one in response.get("findings") or ()],
@@ -168,6 +168,11 @@ def _reasons(decision: Decision, explanation: Mapping[str, Any]) -> Sequence[Map
 def _first_limiting(explanation: Mapping[str, Any]) -> str | None:
     stage = explanation.get("first_limiting_stage")
     return labels.stage_label(stage) if stage else None
+
+
+def stage_rows(response: Mapping[str, Any]) -> list[StageRow]:
+    """Return the stages of a stored response's waterfall."""
+    return [_stage_row(stage) for stage in response.get("entitlement_waterfall") or ()]
 
 
 def _stage_row(stage: Mapping[str, Any]) -> StageRow:

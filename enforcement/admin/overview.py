@@ -20,8 +20,10 @@ from enforcement.admin.accounts import attach_states, budget_bar, fill_badge, sc
 from enforcement.decisions.models import DECISIONS
 from enforcement.ledger.queries import find_head
 from enforcement.models import Decision
+from enforcement.notifications.queries import count_dead
+from enforcement.review.reading import find_queue
 from governance.approvals.models import PENDING
-from governance.identity.domain import ADMIN, OWNER
+from governance.identity.domain import ADMIN, OWNER, Principal
 from governance.incidents.queries import find_open_incidents
 from governance.models import Approval, PolicyVersion
 from governance.policies.domain import SOURCES, Policy
@@ -29,7 +31,7 @@ from governance.policies.environments import ENVIRONMENTS
 from governance.policies.governing import GoverningPolicy
 from governance.policies.queries import read_governing_policy
 from valdrix.kernel.admin import Tenancy
-from valdrix.kernel.admin_display import Bar, build_bar, delta_usd, short, usd, utc, words
+from valdrix.kernel.admin_display import Bar, age, build_bar, delta_usd, short, usd, utc, words
 from valdrix.kernel.money import ZERO
 
 _COUNTED: Final = 10_000
@@ -37,7 +39,18 @@ _READ_BUDGETS: Final = 500
 _SHOWN_BUDGETS: Final = 4
 _LATEST: Final = 10
 _SHOWN_INCIDENTS: Final = 3
+_COUNTED_MINE: Final = 100
+_SHOWN_MINE: Final = 5
 _COUNTED_INCIDENTS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits for one person: how many, and the oldest of them."""
+
+    count: int
+    is_cut: bool
+    oldest: Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,7 @@ class Proof:
     more_incidents: int
     sequence: int
     digest: Any
+    given_up: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,7 @@ class Overview:
     """What the landing page shows.
 
     :ivar policy: the live version's number, digest and publication, or None.
+    :ivar mine: what waits for this person, the oldest first.
     :ivar pending_approvals: None for who may not see them.
     """
 
@@ -69,11 +84,12 @@ class Overview:
     more_budgets: int
     exposure: dict[str, Any]
     latest: Sequence[dict[str, Any]]
+    mine: Waiting
     pending_approvals: int | None
     proof: Proof | None
 
 
-def build_overview(*, tenancy: Tenancy, now: datetime) -> Overview:
+def build_overview(*, tenancy: Tenancy, principal: Principal, now: datetime) -> Overview:
     """Return the landing page's figures, inside the tenant's reading transaction."""
     tenant_id = tenancy.tenant_id
     governing = read_governing_policy(tenant_id, now)
@@ -95,6 +111,7 @@ def build_overview(*, tenancy: Tenancy, now: datetime) -> Overview:
         more_budgets=max(0, len(budgets) - _SHOWN_BUDGETS),
         exposure=_exposure(tenant_id, rows, governing.policy),
         latest=[_latest(row) for row in _newest(tenant_id)],
+        mine=_mine(principal, now),
         pending_approvals=_pending_approvals(tenant_id) if sees_approvals else None,
         proof=_proof(tenant_id) if sees_approvals else None,
     )
@@ -206,6 +223,25 @@ def _latest(row: Decision) -> dict[str, Any]:
     }
 
 
+def _mine(principal: Principal, now: datetime) -> Waiting:
+    found = find_queue(principal, limit=_COUNTED_MINE, now=now)
+    return Waiting(
+        count=len(found),
+        is_cut=len(found) >= _COUNTED_MINE,
+        oldest=[
+            {
+                "url": reverse("admin:governance_approval_change", args=[str(one.pk)]),
+                "name": f"{one.project_id} / {one.environment}",
+                "action": one.action,
+                "delta": delta_usd(one.monthly_delta_usd),
+                "age": age(now - one.requested_at),
+                "left": age(one.expires_at - now),
+            }
+            for one in found[:_SHOWN_MINE]
+        ],
+    )
+
+
 def _proof(tenant_id: uuid.UUID) -> Proof:
     found = find_open_incidents(tenant_id, limit=_COUNTED_INCIDENTS)
     head = find_head(tenant_id)
@@ -221,6 +257,7 @@ def _proof(tenant_id: uuid.UUID) -> Proof:
         more_incidents=max(0, len(found) - _SHOWN_INCIDENTS),
         sequence=head.sequence if head else 0,
         digest=short(head.entry_hash.hex()) if head else None,
+        given_up=count_dead(tenant_id, most=_COUNTED_INCIDENTS),
     )
 
 

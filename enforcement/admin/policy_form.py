@@ -77,6 +77,8 @@ def read_json(text: str) -> Any:
 class PublicationForm(ActForm):
     """What every publication says beside the document."""
 
+    all_optional = True
+
     comment = forms.CharField(
         max_length=2000,
         required=False,
@@ -211,7 +213,7 @@ def _help(schema: dict[str, Any]) -> str:
         parts.append("A JSON list.")
     default = schema.get("default")
     if default is not None:
-        shown = {True: "yes", False: "no"}.get(default, default)
+        shown = ("no", "yes")[default] if isinstance(default, bool) else default
         parts.append(f"Left out: {shown}.")
     return " ".join(part for part in parts if part)
 

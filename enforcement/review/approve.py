@@ -28,6 +28,7 @@ from enforcement.review.judging import (
     find_bench,
     require_project,
     require_scope,
+    require_second_factor,
     write_review,
 )
 from enforcement.review.queries import find_waiting
@@ -97,6 +98,7 @@ def _approve(
     bench = find_bench(principal, approval)
     check_authority(bench)
     check_is_needed(bench)
+    require_second_factor(principal, approval)
     _check_words(words, approval, locked.decision)
     act = Act(principal, approval, words, now)
     review = write_review(act, bench, verdict=APPROVES)

@@ -20,6 +20,7 @@ from governance.approvals.models import Approval, Review
 from governance.approvals.reviewers import find_people, find_reviewer
 from governance.approvals.state import record_review
 from governance.identity.domain import SCOPE_APPROVE, Principal
+from governance.policies.queries import read_live_policy
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import NotAllowed, Refused
 
@@ -66,6 +67,24 @@ def require_project(principal: Principal, approval: Approval) -> None:
     """
     if not principal.can_use_project(approval.project_id):
         raise NotAllowed("The credential is bound to other projects.", code="project_not_allowed")
+
+
+def is_second_factor_missing(principal: Principal, approval: Approval) -> bool:
+    """Tell whether the policy in force wants a second factor that the principal did not prove."""
+    terms = read_live_policy(approval.tenant_id).policy.approval_terms(approval.environment)
+    return terms.require_second_factor and not principal.has_second_factor
+
+
+def require_second_factor(principal: Principal, approval: Approval) -> None:
+    """Refuse to let somebody approve without the second factor that the policy wants.
+
+    :raises NotAllowed: with the code ``second_factor_required``.
+    """
+    if is_second_factor_missing(principal, approval):
+        raise NotAllowed(
+            "The policy wants approvals here from a session with a second factor.",
+            code="second_factor_required",
+        )
 
 
 def find_bench(principal: Principal, approval: Approval) -> Bench:

@@ -49,6 +49,7 @@ class Principal:
     :ivar person_id: the responsible person; separation of duties compares persons.
     :ivar role: the weaker of the credential's own role and the person's membership.
     :ivar projects: the projects the credential is bound to; None means all of the tenant.
+    :ivar has_second_factor: whether a person proved one in the session they act in; no key does.
     """
 
     tenant_id: uuid.UUID
@@ -57,6 +58,7 @@ class Principal:
     role: str
     scopes: frozenset[str] = frozenset()
     projects: frozenset[str] | None = None
+    has_second_factor: bool = False
 
     @property
     def is_authenticated(self) -> bool:

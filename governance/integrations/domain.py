@@ -14,6 +14,9 @@ CLUSTER: Final = "cluster"
 WEBHOOK: Final = "webhook"
 KINDS: Final = (RUN_TASK, CLUSTER, WEBHOOK)
 
+WEBHOOK_FORMATS: Final = ("generic", "slack")
+"""What a webhook takes: Valdrix's own events, signed, or messages as Slack takes them."""
+
 SECRET_BYTES: Final = 32
 SECRET_PREFIX: Final = "vds_"  # noqa: S105 - how a secret begins, not one
 _CLUSTER_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", re.ASCII)
@@ -63,7 +66,7 @@ def _read_webhook(fields: Fields) -> dict[str, Any]:
             read_url(url)
         except AddressError as error:
             fields.refuse("url", str(error))
-    return {"url": url}
+    return {"url": url, "format": fields.choice("format", WEBHOOK_FORMATS)}
 
 
 _READERS: Final = {RUN_TASK: _read_run_task, CLUSTER: _read_cluster, WEBHOOK: _read_webhook}

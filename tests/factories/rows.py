@@ -28,7 +28,15 @@ from billing.plans.domain import ENTERPRISE
 from billing.reservations.models import TRIGGERS
 from enforcement.ledger.domain import DECISION_MADE, EntryFacts
 from enforcement.ledger.operations import append
-from enforcement.models import Decision, IdempotencyKey, Promotion, Simulation
+from enforcement.models import (
+    Decision,
+    Delivery,
+    IdempotencyKey,
+    Notice,
+    NoticeCursor,
+    Promotion,
+    Simulation,
+)
 from governance.models import (
     Approval,
     ApprovalPermission,
@@ -88,6 +96,7 @@ def plant_rows(world: World) -> None:
             claimed_at=now,
         )
         _plant_proof(world.id, now)
+        _plant_notice(world.id, decision_id, now)
         append(tenant_id=world.id, facts=[build_facts(decision_id)])
 
 
@@ -254,6 +263,28 @@ def _plant_reviewers(world: World, now: datetime) -> None:
     ReviewerGroupMember.objects.create(**person, group=group, added_at=now)
     ApprovalPermission.objects.get_or_create(
         **person, permission="enforcement.approve.prod", defaults={"granted_at": now}
+    )
+
+
+def _plant_notice(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) -> None:
+    NoticeCursor.objects.get_or_create(tenant_id=tenant_id, defaults={"sequence": 0})
+    notice = Notice.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        kind="approval.requested",
+        key=f"test:{decision_id}",
+        subject_id=decision_id,
+        facts={"project_id": "shop"},
+        created_at=now,
+    )
+    Delivery.objects.create(
+        id=new_id(),
+        tenant_id=tenant_id,
+        notice=notice,
+        channel="email",
+        destination="somebody@x.test",
+        next_at=now + timedelta(days=365),
+        created_at=now,
     )
 
 

@@ -18,6 +18,11 @@ PREFLIGHT: Final = f"{GATE}/preflight"
 _TIMEOUT_SECONDS: Final = 30
 _TRIES: Final = 3
 _PAUSE_SECONDS: Final = 1
+_BIG_CHANGES: Final = (
+    ("module.checkout.aws_rds_cluster.orders: larger instances", "640.00"),
+    ("module.search.aws_opensearch_domain.catalogue: three more nodes", "1180.00"),
+    ("module.cache.aws_elasticache_cluster.sessions", None),
+)
 _HERE: Final = Path(__file__).parent
 
 
@@ -53,6 +58,29 @@ def ask_about_estimate(
         time.sleep(_PAUSE_SECONDS)
         answer = _post(f"{base_url}{PREFLIGHT}", api_key, body)
     return answer
+
+
+def ask_for_approval(*, base_url: str, api_key: str, day: str) -> int:
+    """Ask about changes in prod that a person has to judge; return how many now wait.
+
+    Asking again on the same day is told the same answers.
+
+    :raises GateNotAsked: when there is no answer, or one that is no decision.
+    """
+    waiting = 0
+    for number, (resource, amount) in enumerate(_BIG_CHANGES):
+        body = {
+            "project_id": PROJECT,
+            "environment": "prod",
+            "action": "terraform.apply",
+            "resource_reference": resource,
+            "estimated_monthly_delta_usd": amount,
+            "idempotency_key": f"demo-{day}-{number}",
+            "metadata": {"ticket": f"SHOP-{4100 + number}", "pipeline": "deploy-prod"},
+        }
+        answer = _post(f"{base_url}{GATE}", api_key, body)
+        waiting += answer["decision"] == "REQUIRE_APPROVAL"
+    return waiting
 
 
 def _document(name: str) -> Any:

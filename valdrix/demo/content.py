@@ -15,6 +15,8 @@ from governance.policies.domain import SCHEMA_VERSION
 from valdrix.kernel.money import EXACT, MONTHLY_PLACES, round_amount
 
 PROJECT: Final = "shop"
+GROUPS: Final = {"owner": ("finance", "platform"), "admin": ("platform",)}
+"""Which reviewer groups the demo's people are in, by role."""
 MONTH_DAYS: Final = 30
 """How many days of costs a project without any gets."""
 

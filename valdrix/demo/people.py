@@ -18,7 +18,7 @@ from governance.identity.domain import (
     SCOPE_APPROVE,
     read_key_text,
 )
-from governance.identity.models import User
+from governance.identity.models import ReviewerGroup, ReviewerGroupMember, User
 from governance.identity.operations import (
     UserExists,
     add_member,
@@ -34,8 +34,9 @@ from governance.identity.queries import (
     find_person,
 )
 from governance.tenants.queries import find_tenant_id
+from valdrix.demo.content import GROUPS
 from valdrix.demo.secrets import DemoSecrets
-from valdrix.kernel.db import platform_transaction, reading
+from valdrix.kernel.db import platform_transaction, reading, transaction
 from valdrix.kernel.ids import new_id
 
 _SCOPES = {MEMBER: (), ADMIN: (SCOPE_APPROVE,), OWNER: (SCOPE_APPROVE,)}
@@ -68,6 +69,33 @@ def found(actor: Actor, *, slug: str, name: str, has_console: bool, kept: DemoSe
         elif not _is_member(actor.tenant_id, person):
             add_member(actor=actor, person_id=person.pk, role=role)
     return actor
+
+
+def put_in_groups(actor: Actor, *, slug: str) -> None:
+    """Put the demo's people into reviewer groups and give them addresses, where they have none."""
+    with transaction(actor.tenant_id):
+        for role, names in GROUPS.items():
+            person = find_person(username_of(role, slug))
+            assert person is not None, "people are made before their groups"
+            for name in names:
+                group, _ = ReviewerGroup.objects.get_or_create(
+                    tenant_id=actor.tenant_id,
+                    name=name,
+                    defaults={
+                        "id": new_id(),
+                        "created_by": actor.principal_id,
+                        "created_at": actor.at,
+                    },
+                )
+                ReviewerGroupMember.objects.get_or_create(
+                    tenant_id=actor.tenant_id,
+                    group=group,
+                    user=person,
+                    defaults={"added_at": actor.at},
+                )
+        for role in ROLES:
+            username = username_of(role, slug)
+            User.objects.filter(username=username, email="").update(email=f"{username}@demo.test")
 
 
 def give_keys(actor: Actor, *, slug: str, kept: DemoSecrets) -> None:

@@ -27,7 +27,7 @@ from valdrix.demo.content import (
     TenantContent,
     daily_costs,
 )
-from valdrix.demo.people import found, give_keys, username_of
+from valdrix.demo.people import found, give_keys, put_in_groups, username_of
 from valdrix.demo.secrets import DemoSecrets, load_demo_secrets, to_text
 from valdrix.embedded.record import write_private_file
 from valdrix.kernel.db import transaction
@@ -91,6 +91,8 @@ def _make_tenant(slug: str, content: TenantContent, kept: DemoSecrets, *, now: d
         newcomer, slug=slug, name=content.name, has_console=content.has_console, kept=kept
     )
     give_keys(actor, slug=slug, kept=kept)
+    if content.has_console:
+        put_in_groups(actor, slug=slug)
     _subscribe(actor)
     _publish(actor, content)
     for terms in content.budgets:

@@ -265,6 +265,7 @@ def _run_all(run: Run) -> None:
     # is elsewhere; `manage.py` does so for its own database only.
     for name, value in load_secrets(state).items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("PUBLIC_URL", run.base_url)
     run.withdraw_demo()
     with embedded_environment(state) as server:
         try:

@@ -19,6 +19,8 @@ from billing.alerts.operations import raise_budget_alerts
 from enforcement.integrity.operations import check_integrity
 from enforcement.ledger.keeping import find_kept_faults, keep_checkpoint, list_kept
 from enforcement.ledger.verification import verify_ledger
+from enforcement.notifications.operations import remind, spread_alerts, spread_ledger
+from enforcement.notifications.sending import send_due
 from enforcement.reconciliation.expiry import expire_approvals
 from enforcement.reconciliation.operations import reconcile_overdue
 from enforcement.replay.operations import find_open, run_simulation
@@ -107,6 +109,14 @@ def clear_sessions() -> None:
     store.clear_expired()
 
 
+def send_notifications() -> str:
+    """Tell every tenant's people what happened, and try again what failed (SPEC 6).
+
+    :raises JobIncomplete: when that failed in a tenant; a delivery that fails is no such failure.
+    """
+    return _for_each_tenant("send-notifications", _notify)
+
+
 def clear_sign_ins() -> str:
     """Delete counts of failed sign-ins that are forgotten and return how many there were."""
     return f"slots={sweep_slots(now=timezone.now())}"
@@ -171,6 +181,14 @@ def _expire(tenant_id: uuid.UUID) -> dict[str, int]:
 
 def _alert(tenant_id: uuid.UUID) -> dict[str, int]:
     return {"raised": raise_budget_alerts(tenant_id, at=timezone.now())}
+
+
+def _notify(tenant_id: uuid.UUID) -> dict[str, int]:
+    now = timezone.now()
+    notices = spread_ledger(tenant_id=tenant_id, now=now)
+    notices += spread_alerts(tenant_id=tenant_id, now=now)
+    notices += remind(tenant_id=tenant_id, now=now)
+    return {"notices": notices, **send_due(tenant_id, clock=timezone.now)}
 
 
 def _for_each_tenant(job: str, work: Callable[[uuid.UUID], dict[str, int]]) -> str:

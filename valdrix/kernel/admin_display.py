@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -126,6 +126,19 @@ def to_decimal(amount: Decimal | str | None) -> Decimal | None:
 def utc(moment: datetime | None) -> str:
     """Return a moment for people: to the second, in UTC, and saying so."""
     return NOTHING if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def age(span: timedelta) -> str:
+    """Return a span of time for people, in its two biggest units."""
+    seconds = max(0, int(span.total_seconds()))
+    if seconds < 60:
+        return "less than a minute"
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
+    if hours == 0:
+        return f"{minutes} min"
+    if days == 0:
+        return f"{hours} h {minutes % 60} min"
+    return f"{days} d {hours % 24} h"
 
 
 def words(name: str | None) -> str:

@@ -284,6 +284,42 @@ def _readable_file(name: str) -> str | None:
 
 SECRET_SEALING_KEYS = _sealing_keys()
 
+
+def _mail() -> dict[str, Any]:
+    """Return how mail is sent; without EMAIL_URL the embedded set-up writes it to files."""
+    if not env.str("EMAIL_URL", default=""):
+        return {"EMAIL_BACKEND": "django.core.mail.backends.filebased.EmailBackend"}
+    try:
+        return dict(env.email_url("EMAIL_URL"))
+    except (ValueError, environ.ImproperlyConfigured) as error:
+        raise ImproperlyConfigured("EMAIL_URL is not one, such as smtp://host:25") from error
+
+
+_MAIL = _mail()
+# Without it people are told by webhooks only.
+MAIL_IS_CONFIGURED = EMBEDDED or bool(env.str("EMAIL_URL", default=""))
+EMAIL_BACKEND = _MAIL["EMAIL_BACKEND"]
+EMAIL_FILE_PATH = str(BASE_DIR / ".valdrix" / "mail")
+EMAIL_HOST = _MAIL.get("EMAIL_HOST") or "localhost"
+EMAIL_PORT = _MAIL.get("EMAIL_PORT") or 25
+EMAIL_HOST_USER = _MAIL.get("EMAIL_HOST_USER") or ""
+EMAIL_HOST_PASSWORD = _MAIL.get("EMAIL_HOST_PASSWORD") or ""
+EMAIL_USE_TLS = bool(_MAIL.get("EMAIL_USE_TLS", False))
+EMAIL_USE_SSL = bool(_MAIL.get("EMAIL_USE_SSL", False))
+EMAIL_TIMEOUT = 20
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="valdrix@localhost")
+
+
+def _public_url() -> str:
+    """Return the address that links in messages begin with."""
+    url = str(env.str("PUBLIC_URL", default="http://127.0.0.1:8000")).rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        raise ImproperlyConfigured("PUBLIC_URL must begin with https:// or http://")
+    return url
+
+
+PUBLIC_URL = _public_url()
+
 # Where outbound calls may go besides the public internet, and whose certificates they trust too.
 OUTBOUND_ALLOWED_NETWORKS = _networks("OUTBOUND_ALLOWED_NETWORKS")
 OUTBOUND_CA_FILE = _readable_file("OUTBOUND_CA_FILE")

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
-from valdrix.demo.asking import GATE, GateNotAsked, ask_about_estimate
+from valdrix.demo.asking import GATE, GateNotAsked, ask_about_estimate, ask_for_approval
 from valdrix.demo.rendering import render_decision
 from valdrix.embedded.places import default_state_directory
 from valdrix.kernel import strict_json
@@ -52,12 +52,18 @@ class Command(BaseCommand):
                 )
                 for environment in ENVIRONMENTS
             ]
+            waiting = ask_for_approval(
+                base_url=base_url,
+                api_key=demo["api_keys"]["member"],
+                day=f"{timezone.now():%Y-%m-%d}",
+            )
         except GateNotAsked as error:
             self.stderr.write(f"the gate made no decision: {error}")
             sys.exit(1)
         self._print("\nAn Infracost estimate and its plan, as a pipeline sends them to the gate:\n")
         for answer in answers:
             self._print(render_decision(answer))
+        self._print(f"{waiting} changes in prod wait for an owner in the console.\n")
         self._print(_farewell(demo, base_url))
 
     def _print(self, text: str) -> None:
