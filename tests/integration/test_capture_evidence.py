@@ -15,10 +15,17 @@ from tests.factories.headroom import Shop
 from tests.factories.tenants import World
 from tests.serving import serve_application
 from valdrix.certification.scenarios import NothingRan, run_tests, to_json
+from valdrix.kernel.signing import encode, read_signing_key
 from valdrix.kernel.strict_json import loads
 from valdrix.management.commands.verify_evidence import build_world, verify_file
 
 MONEY = "tests/unit/kernel/test_money.py"
+KEY = read_signing_key(key_id="export-1", seed=encode(bytes(range(32))))
+
+
+@pytest.fixture(autouse=True)
+def _signing_key(settings: Any) -> None:
+    settings.EXPORT_SIGNING_KEY = KEY
 
 
 def run(*arguments: str) -> tuple[int, str]:
