@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from enforcement.adapters.terraform import (
+from enforcement.adapters.gate_body import (
     ACTION_PATTERN,
-    COST_FORMATS,
-    DEFAULT_ACTION,
     DIGEST_PATTERN,
     ENVIRONMENT_LIMIT,
     KEY_PATTERN,
-    PREFLIGHT_RUN_ID_LIMIT,
     RESOURCE_REFERENCE_LIMIT,
+)
+from enforcement.adapters.terraform import (
+    COST_FORMATS,
+    DEFAULT_ACTION,
+    PREFLIGHT_RUN_ID_LIMIT,
     RUN_ID_PATTERN,
     STAGES,
 )
