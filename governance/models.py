@@ -11,7 +11,7 @@ from governance.identity.models import (
     User,
 )
 from governance.incidents.models import Incident
-from governance.integrations.models import Integration
+from governance.integrations.models import ClusterBinding, Integration
 from governance.policies.models import ForcedMode, PolicyVersion
 from governance.signin.models import RecoveryCode, SecondFactor, SignInSlot
 from governance.tenants.models import Tenant
@@ -23,6 +23,7 @@ __all__ = (
     "ApprovalPermission",
     "ApprovalToken",
     "AuditEntry",
+    "ClusterBinding",
     "ForcedMode",
     "Incident",
     "Integration",

@@ -59,6 +59,7 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
     """Describes how a request carries its API key."""
 
     target_class = "governance.api.authentication.ApiKeyAuthentication"
+    match_subclasses = True
     name = ["bearer", "apiKeyHeader"]
 
     def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
@@ -103,7 +104,16 @@ def document_problems(schema: dict[str, Any]) -> dict[str, Any]:
     for path in schema["paths"].values():
         for operation in path.values():
             operation["responses"].setdefault("default", {"$ref": "#/components/responses/Refused"})
+            _demand_body(operation)
     return schema
+
+
+def _demand_body(operation: dict[str, Any]) -> None:
+    """Say that a body must come where one that is empty would lack something."""
+    body = operation.get("requestBody", {})
+    schemas = [media.get("schema", {}) for media in body.get("content", {}).values()]
+    if any(schema.get("required") or schema.get("type") == "array" for schema in schemas):
+        body["required"] = True
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 from rest_framework.views import APIView
 
 from governance.api.authentication import ApiKeyAuthentication
+from governance.api.cluster_authentication import ClusterAuthentication
 
 PUBLIC_ROUTES: Final = frozenset(
     {
@@ -27,6 +28,9 @@ PUBLIC_ROUTES: Final = frozenset(
         "/metrics",
     }
 )
+CREDENTIALS: Final = (ApiKeyAuthentication, ClusterAuthentication)
+"""Kinds of credentials; a route below ``/api`` takes exactly one."""
+
 _API: Final = "/api/"
 _METHODS: Final = ("get", "post", "put", "patch", "delete", "head", "options")
 
@@ -79,8 +83,8 @@ def _find_api_fault(route: Route) -> str | None:
     view_class = route.view_class
     assert view_class is not None
     kinds = set(view_class.authentication_classes)
-    if route.pattern.startswith(_API) and kinds != {ApiKeyAuthentication}:
-        return "takes credentials other than API keys"
+    if route.pattern.startswith(_API) and not any(kinds == {kind} for kind in CREDENTIALS):
+        return "takes credentials other than API keys, or of several kinds"
     for method in _METHODS:
         if hasattr(view_class, method) and not _refuses_anybody(view_class, method):
             return f"{method.upper()} is answered without credentials"

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from enforcement.adapters.terraform import DIGEST_PATTERN, KEY_PATTERN
+from enforcement.adapters.gate_body import DIGEST_PATTERN, KEY_PATTERN
 from enforcement.api.approval_documents import (
     APPROVAL_SCHEMA,
     CLAIM_SCHEMA,

@@ -45,9 +45,17 @@ BATCH_LIMIT: Final = 100
 _JSON: Final = "application/json"
 
 
-def ask_gate(principal: Principal, request: GateRequest) -> dict[str, Any]:
+def ask_gate(
+    principal: Principal,
+    request: GateRequest,
+    *,
+    budget: TimeBudget | None = None,
+    may_spend_approval: bool = False,
+) -> dict[str, Any]:
     """Put one question to the gate on behalf of a principal; return the common response.
 
+    :param budget: what it may take, when the caller waits for less than is configured.
+    :param may_spend_approval: an approval of this computed change stands for a token.
     :raises Refused: when the principal may not use the project, or the key or fingerprint
         conflicts; nothing was written then.
     """
@@ -61,24 +69,32 @@ def ask_gate(principal: Principal, request: GateRequest) -> dict[str, Any]:
             charge_id=new_id(),
             approval_id=new_id(),
             clock=timezone.now,
+            may_spend_approval=may_spend_approval,
         ),
-        budget=TimeBudget(
-            total_ms=settings.GATE_TIME_BUDGET_MS, lock_ms=settings.GATE_LOCK_TIMEOUT_MS
-        ),
+        budget=budget or configured_budget(),
     )
 
 
-def _answer(document: dict[str, Any]) -> HttpResponse:
+def configured_budget(*, at_most_ms: int | None = None) -> TimeBudget:
+    """Return what an evaluation may take: as configured, or less when the caller waits for less."""
+    total_ms: int = settings.GATE_TIME_BUDGET_MS
+    if at_most_ms is not None:
+        total_ms = min(total_ms, at_most_ms)
+    return TimeBudget(total_ms=total_ms, lock_ms=min(settings.GATE_LOCK_TIMEOUT_MS, total_ms))
+
+
+def answer(document: dict[str, Any]) -> HttpResponse:
+    """Return a document as the 200 that it is."""
     return HttpResponse(orjson.dumps(document), content_type=_JSON)
 
 
-class _GateView(APIView):
+class GateView(APIView):
     """A gate: any member may ask; a decision is a 200 whatever it is."""
 
     permission_classes = (RequireRole(MEMBER),)
 
 
-class TerraformGateView(_GateView):
+class TerraformGateView(GateView):
     """``POST gate/terraform``: the generic gate."""
 
     @extend_schema(
@@ -93,10 +109,10 @@ class TerraformGateView(_GateView):
         gate_request = terraform.to_gate_request(
             request.data, actor=principal.principal_id, header_key=request.headers.get(KEY_HEADER)
         )
-        return _answer(ask_gate(principal, gate_request))
+        return answer(ask_gate(principal, gate_request))
 
 
-class TerraformPreflightView(_GateView):
+class TerraformPreflightView(GateView):
     """``POST gate/terraform/preflight``: the gate with a cost estimate and a plan."""
 
     max_body_bytes = PREFLIGHT_BODY_BYTES
@@ -118,7 +134,7 @@ class TerraformPreflightView(_GateView):
         if gate_request.stage == response["stage"] == "post_apply" and response["persisted"]:
             _confirm(request, response)
         response["continuation"] = build_continuation(gate_request, response)
-        return _answer(response)
+        return answer(response)
 
 
 def _confirm(request: Request, response: dict[str, Any]) -> None:
@@ -136,7 +152,7 @@ def _confirm(request: Request, response: dict[str, Any]) -> None:
         )
 
 
-class BatchGateView(_GateView):
+class BatchGateView(GateView):
     """``POST gate/batch``: up to 100 gate bodies, each answered as if sent alone."""
 
     @extend_schema(
@@ -150,7 +166,7 @@ class BatchGateView(_GateView):
         principal = principal_of(request)
         items = _read_items(request)
         results = [_answer_item(principal, item) for item in items]
-        return _answer({"results": results})
+        return answer({"results": results})
 
 
 def _read_items(request: Request) -> list[Any]:

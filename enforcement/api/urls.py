@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
+from enforcement.api.admission import AdmissionReviewView, AdmissionView, ClusterReviewView
 from enforcement.api.approvals import (
     ApprovalQueueView,
     ApprovalRequestsView,
@@ -16,6 +17,7 @@ from enforcement.api.approvals import (
     WithdrawView,
 )
 from enforcement.api.budgets import BudgetsView, BudgetView
+from enforcement.api.cloud_events import CloudEventGateView
 from enforcement.api.costs import CostSummaryView, CostsView, SubAccountsView
 from enforcement.api.credits import CreditsView, CreditView, CreditVoidView
 from enforcement.api.decisions import DecisionsView, DecisionView
@@ -45,6 +47,10 @@ from enforcement.api.simulations import SimulationsView, SimulationView
 urlpatterns: list[URLPattern] = [
     path("gate/terraform", TerraformGateView.as_view()),
     path("gate/terraform/preflight", TerraformPreflightView.as_view()),
+    path("gate/k8s/admission", AdmissionView.as_view()),
+    path("gate/k8s/admission/review", AdmissionReviewView.as_view()),
+    path("gate/k8s/admission/review/<uuid:integration_id>", ClusterReviewView.as_view()),
+    path("gate/cloud-event", CloudEventGateView.as_view()),
     path("gate/batch", BatchGateView.as_view()),
     path("policies", PolicyView.as_view()),
     path("policies/lint", PolicyLintView.as_view()),

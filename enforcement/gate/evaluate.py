@@ -49,6 +49,7 @@ from enforcement.gate.response import (
     encode_response,
     mark_replayed,
 )
+from enforcement.gate.retrying import find_retried
 from enforcement.gate.sharing import (
     Sharers,
     build_change,
@@ -252,6 +253,11 @@ def _claim(question: _Question) -> str | None:
     ask, request = question.ask, question.ask.request
     if request.idempotency_key is None:
         return None
+    fingerprint = question.gate_input.request_fingerprint
+    if request.retry_seconds is not None:
+        return find_retried(
+            question.change, request, request_fingerprint=fingerprint, now=ask.clock()
+        )
     return claim_key(
         claim=Claim(
             tenant_id=ask.tenant_id,
@@ -259,7 +265,7 @@ def _claim(question: _Question) -> str | None:
             stored_key=stored_key(
                 namespace=request.idempotency_namespace, key=request.idempotency_key
             ),
-            request_fingerprint=question.gate_input.request_fingerprint,
+            request_fingerprint=fingerprint,
             sent_sha256=sent_sha256(request),
             decision_id=ask.decision_id,
             claimed_at=ask.clock(),

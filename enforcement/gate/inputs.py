@@ -101,6 +101,9 @@ class GateRequest(msgspec.Struct, frozen=True, kw_only=True):
     :ivar idempotency_key: the name for this attempt, as shown to people.
     :ivar idempotency_namespace: ``caller`` for keys that callers chose, else the surface's own
         namespace that callers cannot write.
+    :ivar retry_seconds: None for a key that names its attempt for ever; else the key is one for
+        retries, good for so long after a decision that let the change through, and while that
+        decision's reservation is active (SPEC 8).
     :ivar actor: principal id of whoever asks, such as ``key:…``; never a name or an e-mail.
     """
 
@@ -120,6 +123,7 @@ class GateRequest(msgspec.Struct, frozen=True, kw_only=True):
     stage: str | None = None
     idempotency_key: str | None = None
     idempotency_namespace: str = "caller"
+    retry_seconds: int | None = None
     expected_request_fingerprint: str | None = None
     dry_run: bool = False
 

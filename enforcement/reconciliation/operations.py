@@ -47,7 +47,7 @@ from governance.audit.operations import Actor
 from governance.incidents.operations import Sighting, open_incident
 from governance.policies.queries import read_live_policy
 from valdrix.kernel.canonical import sha256_hex
-from valdrix.kernel.db import reading, sqlstate_of, transaction
+from valdrix.kernel.db import ORDINARY, TimeLimits, reading, sqlstate_of, transaction
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.metrics import RECONCILIATIONS
 from valdrix.kernel.money import ZERO, to_text
@@ -99,16 +99,21 @@ class Actuals:
 
 
 def confirm(
-    *, actor: Actor, decision_id: uuid.UUID, may_use: Callable[[str], None]
+    *,
+    actor: Actor,
+    decision_id: uuid.UUID,
+    may_use: Callable[[str], None],
+    limits: TimeLimits = ORDINARY,
 ) -> dict[str, Any]:
     """Record that a decision's change was applied; its whole family counts as confirmed.
 
     :param may_use: refuses a project that the caller may not use.
+    :param limits: for callers who cannot wait as long as others.
     :raises NotFound: no such decision.
     :raises ReservationNotActive: it holds nothing, or was settled or released before.
     :raises ApprovalPending: nobody has approved it yet.
     """
-    with transaction(actor.tenant_id):
+    with transaction(actor.tenant_id, limits=limits):
         project_id = _project_of(actor.tenant_id, decision_id)
         may_use(project_id)
         family = _lock_active(actor.tenant_id, decision_id)

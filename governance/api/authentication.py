@@ -20,7 +20,7 @@ from valdrix.kernel.db import drop_lost_connection, is_database_down, time_limit
 from valdrix.kernel.metrics import AUTH_ATTEMPTS
 
 _SCHEME: Final = "bearer"
-_JUDGED_WITHIN_SECONDS: Final = 1.5
+JUDGED_WITHIN_SECONDS: Final = 1.5
 """A database that has not said by then whose key it is counts as down."""
 
 
@@ -53,7 +53,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         another one cannot be judged, and the database's error says so (503).
         """
         try:
-            with time_limit(_JUDGED_WITHIN_SECONDS):
+            with time_limit(JUDGED_WITHIN_SECONDS):
                 principal = find_key_principal(key)
         except (DatabaseError, InterfaceError) as error:
             known = remembered.find(key.digest) if is_database_down(error) else None

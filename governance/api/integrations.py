@@ -29,7 +29,10 @@ from valdrix.kernel.problems import FieldError, InvalidRequest, NotFound
 
 _TAGS: Final = ["integrations"]
 _BIGGEST_PERSON_ID: Final = 2**63 - 1
-_CALLED_AT: Final = {RUN_TASK: "/api/v1/enforcement/gate/terraform/run-task/{id}"}
+_CALLED_AT: Final = {
+    RUN_TASK: "/api/v1/enforcement/gate/terraform/run-task/{id}",
+    CLUSTER: "/api/v1/enforcement/gate/k8s/admission/review/{id}",
+}
 """Where the other system calls, for the kinds that have an address of their own."""
 
 _TEXT: Final = {"type": "string", "minLength": 1, "maxLength": 200}
@@ -39,7 +42,7 @@ _MAYBE_TIME: Final = {"type": ["string", "null"], "format": "date-time"}
 _SETTINGS: Final = {
     "type": ["object", "null"],
     "description": (
-        f"As the kind has them. {RUN_TASK}: environment. {CLUSTER}: cluster. {WEBHOOK}: url."
+        f"As the kind has them. {RUN_TASK}: environment. {CLUSTER}: cluster, environment, api_key_id. {WEBHOOK}: url."
     ),
 }
 _KIND: Final = {"type": "string", "enum": list(KINDS)}

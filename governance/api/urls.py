@@ -11,6 +11,7 @@ from governance.api.api_keys import (
     ApiKeyView,
 )
 from governance.api.audit import AuditView
+from governance.api.bindings import BindingsView, BindingView
 from governance.api.integrations import (
     IntegrationRevocationView,
     IntegrationRotationView,
@@ -28,6 +29,8 @@ urlpatterns = [
     path("integrations/<uuid:integration_id>", IntegrationView.as_view()),
     path("integrations/<uuid:integration_id>/rotate", IntegrationRotationView.as_view()),
     path("integrations/<uuid:integration_id>/revoke", IntegrationRevocationView.as_view()),
+    path("integrations/<uuid:integration_id>/bindings", BindingsView.as_view()),
+    path("integrations/<uuid:integration_id>/bindings/<uuid:binding_id>", BindingView.as_view()),
     path("members", MembersView.as_view()),
     path("members/<int:person_id>", MemberView.as_view()),
     path("audit", AuditView.as_view()),

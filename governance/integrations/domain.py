@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 from valdrix.kernel.addresses import AddressError, read_url
@@ -19,7 +20,20 @@ WEBHOOK_FORMATS: Final = ("generic", "slack")
 
 SECRET_BYTES: Final = 32
 SECRET_PREFIX: Final = "vds_"  # noqa: S105 - how a secret begins, not one
+PROJECT_LIMIT: Final = 200
+ENVIRONMENT_LIMIT: Final = 200
+NAMESPACE: Final = re.compile(r"\*|[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+"""A namespace's name, or ``*`` for every one that is not bound itself."""
+_KEY_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _CLUSTER_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class BindingTerms:
+    """Where a cluster's namespace belongs; the environment is free text."""
+
+    project_id: str
+    environment: str
 
 
 def build_secret(random_bytes: bytes) -> str:
@@ -54,8 +68,15 @@ def _read_run_task(fields: Fields) -> dict[str, Any]:
 
 
 def _read_cluster(fields: Fields) -> dict[str, Any]:
-    """Read the cluster's name, which the keys of its admissions hold."""
-    return {"cluster": fields.text("cluster", pattern=_CLUSTER_NAME)}
+    """Read the cluster's name, the environment it is, and whose API key its reviews come with.
+
+    A name keeps its admissions' resource references when the integration is replaced by another.
+    """
+    return {
+        "cluster": fields.text("cluster", pattern=_CLUSTER_NAME),
+        "environment": fields.text("environment", max_length=ENVIRONMENT_LIMIT),
+        "api_key_id": fields.text("api_key_id", pattern=_KEY_ID),
+    }
 
 
 def _read_webhook(fields: Fields) -> dict[str, Any]:

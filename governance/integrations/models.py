@@ -54,3 +54,31 @@ class Integration(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.kind})"
+
+
+class ClusterBinding(models.Model):
+    """Where one namespace of a cluster belongs.
+
+    :ivar namespace: its name, or ``*`` for every one that is not bound itself.
+    :ivar environment: free text, classified by the policy.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    integration = models.ForeignKey(Integration, on_delete=models.PROTECT, related_name="+")
+    namespace = models.CharField(max_length=63)
+    project_id = models.CharField(max_length=200)
+    environment = models.CharField(max_length=200)
+    created_by = models.CharField(max_length=60)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "governance_cluster_binding"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["integration", "namespace"], name="governance_cluster_binding_once"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.namespace} -> {self.project_id}"

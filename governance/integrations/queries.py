@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from typing import Final
 
 from django.conf import settings
 from django.db import connection
 
 from governance.identity.domain import MEMBER, Principal
 from governance.integrations.domain import secret_context
-from governance.integrations.models import Integration
+from governance.integrations.models import ClusterBinding, Integration
+from valdrix.kernel.db import transaction_required
 from valdrix.kernel.sealing import unseal
 
 
@@ -89,6 +91,83 @@ def find_active_of_kind(tenant_id: uuid.UUID, kind: str) -> list[Integration]:
             tenant_id=tenant_id, kind=kind, revoked_at__isnull=True
         ).order_by("pk")
     )
+
+
+def find_binding(
+    tenant_id: uuid.UUID, integration_id: uuid.UUID, binding_id: uuid.UUID
+) -> ClusterBinding | None:
+    """Return one binding of a cluster."""
+    return ClusterBinding.objects.filter(
+        tenant_id=tenant_id, integration_id=integration_id, pk=binding_id
+    ).first()
+
+
+def find_bindings(
+    tenant_id: uuid.UUID,
+    integration_id: uuid.UUID,
+    *,
+    before_id: uuid.UUID | None = None,
+    limit: int,
+) -> list[ClusterBinding]:
+    """Return up to ``limit`` bindings of a cluster, newest first.
+
+    :param before_id: the one after which, in that order, they start.
+    """
+    rows = ClusterBinding.objects.filter(tenant_id=tenant_id, integration_id=integration_id)
+    if before_id is not None:
+        rows = rows.filter(pk__lt=before_id)
+    return list(rows.order_by("-pk")[:limit])
+
+
+_FIND_CLUSTER: Final = """
+SELECT coalesce(i.settings->>'cluster', i.name),
+       coalesce(b.project_id, i.project_id),
+       coalesce(b.environment, i.settings->>'environment')
+  FROM governance_integration i
+  LEFT JOIN LATERAL (
+        SELECT project_id, environment FROM governance_cluster_binding
+         WHERE integration_id = i.id AND namespace IN (%(namespace)s, '*')
+         ORDER BY namespace = '*' LIMIT 1) b ON true
+ WHERE i.tenant_id = %(tenant)s AND i.kind = 'cluster' AND i.revoked_at IS NULL
+   AND (i.id = %(integration)s
+        OR (%(integration)s::uuid IS NULL AND i.settings->>'api_key_id' = %(key)s))
+ ORDER BY i.id LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPlace:
+    """A cluster, and where its owner says that one of its namespaces belongs.
+
+    :ivar project_id: None where nothing is said.
+    :ivar environment: free text, likewise.
+    """
+
+    cluster: str
+    project_id: str | None
+    environment: str | None
+
+
+def find_cluster_place(
+    tenant_id: uuid.UUID, *, integration_id: uuid.UUID | None, key_id: str | None, namespace: str
+) -> ClusterPlace | None:
+    """Return the cluster that an address names, or else an API key's, and a namespace's place.
+
+    :raises NotInTransaction: outside a transaction.
+    """
+    transaction_required()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _FIND_CLUSTER,
+            {
+                "tenant": tenant_id,
+                "integration": integration_id,
+                "key": key_id,
+                "namespace": namespace,
+            },
+        )
+        row = cursor.fetchone()
+    return None if row is None else ClusterPlace(*row)
 
 
 def read_secret(integration: Integration) -> str:

@@ -281,10 +281,12 @@ def _read_kubernetes(root: Section) -> Kubernetes:
     section = root.section("k8s")
     trusts = section.boolean("trust_object_annotations", default=False)
     kinds = section.strings("priced_kinds", bounds=(0, MAX_KINDS), find_fault=_find_kind_fault)
+    declared = section.choice("declared_costs", domain.DECLARED_COSTS)
     root.absorb(section)
     return Kubernetes(
         trust_object_annotations=trusts,
         priced_kinds=domain.DEFAULT_PRICED_KINDS if kinds is None else kinds,
+        declared_costs="unknown" if declared == "unknown" else "known",
     )
 
 

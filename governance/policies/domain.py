@@ -30,6 +30,8 @@ FreezeEffect = Literal["deny", "require_approval"]
 FREEZE_EFFECTS: Final = ("deny", "require_approval")
 CreditUse = Literal["automatic", "approval"]
 CREDIT_USES: Final = ("approval", "automatic")
+DeclaredCosts = Literal["known", "unknown"]
+DECLARED_COSTS: Final = ("known", "unknown")
 Role = Literal["owner", "admin", "member"]
 ROLES: Final = ("owner", "admin", "member")
 RiskLevel = Literal["low", "medium", "high", "critical"]
@@ -145,10 +147,20 @@ class EmergencyCredits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kubernetes(msgspec.Struct, frozen=True, kw_only=True):
-    """What admission reads and prices."""
+    """What admission reads and prices.
+
+    :ivar trust_object_annotations: an object's author may say its project and environment.
+    :ivar declared_costs: what a cost that an object's author states is taken for.
+    """
 
     trust_object_annotations: bool = False
     priced_kinds: tuple[str, ...] = DEFAULT_PRICED_KINDS
+    declared_costs: DeclaredCosts = "known"
+
+    @property
+    def declared_costs_are_known(self) -> bool:
+        """Tell whether what an object's author states of its cost is taken for it."""
+        return self.declared_costs == "known"
 
 
 class Freeze(msgspec.Struct, frozen=True, kw_only=True):

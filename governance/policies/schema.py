@@ -199,6 +199,7 @@ def _kubernetes() -> _Schema:
                 "maxItems": document.MAX_KINDS,
                 "uniqueItems": True,
             },
+            "declared_costs": {"enum": list(domain.DECLARED_COSTS), "default": "known"},
         }
     )
 

@@ -45,6 +45,7 @@ SHELL = {
         "sharing",
         "snapshot",
         "spending",
+        "retrying",
     },
     "enforcement/adapters": set(),
     "governance/policies": {"models", "operations", "queries"},

@@ -42,6 +42,7 @@ from governance.models import (
     ApprovalPermission,
     ApprovalToken,
     AuditEntry,
+    ClusterBinding,
     ForcedMode,
     Incident,
     Integration,
@@ -309,6 +310,16 @@ def _plant_integrations(world: World, now: datetime) -> None:
         name=f"run task {integration_id}",
         sealed_secret=b"sealed",
         person_id=world.owner.user_id,
+        created_by="user:1",
+        created_at=now,
+    )
+    ClusterBinding.objects.create(
+        id=new_id(),
+        tenant_id=world.id,
+        integration_id=integration_id,
+        namespace="shop-dev",
+        project_id="shop",
+        environment="dev",
         created_by="user:1",
         created_at=now,
     )

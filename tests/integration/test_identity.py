@@ -598,7 +598,7 @@ def test_check_api_auth_names_each_open_route(database: None) -> None:
     assert ended.value.code == 1
     lines = err.getvalue().splitlines()
     assert "/api/v1/open: GET is answered without credentials" in lines
-    assert "/api/v1/none: takes credentials other than API keys" in lines
+    assert "/api/v1/none: takes credentials other than API keys, or of several kinds" in lines
     assert "/api/page: is below /api and not an API view" in lines
     assert "/page/<int:number>: answers 200 without a signed-in user" in lines
     assert "/health/live: on the public list, but no such route" in lines

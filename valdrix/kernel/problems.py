@@ -14,6 +14,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "malformed_body": 400,
     "malformed_json": 400,
     "malformed_request": 400,
+    "malformed_review": 400,
     # 401, 403, 404
     "authentication_failed": 401,
     "not_authenticated": 401,
@@ -49,6 +50,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "approval_token_replayed": 409,
     "approval_token_revoked": 409,
     "approval_withdrawn": 409,
+    "binding_exists": 409,
     "budget_exists": 409,
     "ceiling_exceeded": 409,
     "delivery_not_dead": 409,

@@ -222,6 +222,8 @@ TELEMETRY_RETENTION_DAYS = _number("TELEMETRY_RETENTION_DAYS", default=30, minim
 
 # Who issues approval tokens, as verifiers elsewhere know this installation.
 APPROVAL_TOKEN_ISSUER = env.str("ENFORCEMENT_TOKEN_ISSUER", default="valdrix").strip() or "valdrix"
+# The namespace that Valdrix itself runs in: an admission webhook must not hold up its own pods.
+OWN_NAMESPACE = env.str("VALDRIX_NAMESPACE", default="valdrix-system")
 
 # Without a broker the jobs of valdrix.schedule run in `manage.py run_jobs`.
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="") or env.str("REDIS_URL", default="")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -10,11 +12,14 @@ from django.db import connection
 
 from billing.accounts.locking import GateLockContended, GateLockTimeout
 from enforcement.gate import evaluate as evaluate_module
+from enforcement.models import Decision
 from tests.client import Api
 from tests.factories.headroom import Shop, build_policy
 from tests.factories.sums import check_chain
 from tests.factories.tenants import World
+from tests.kubernetes import MONTHLY, UID, a_review, an_object, send_review
 from tests.preflight import build_preflight
+from valdrix.kernel.db import reading
 from valdrix.kernel.problems import Refused
 
 PREFLIGHT = "gate/terraform/preflight"
@@ -172,3 +177,139 @@ def test_reconcile_reservation_endpoint_idempotent_replay_header(tenant: World) 
     assert again.content == first.content
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
     assert shop.budget_state(budget)["posted_usd"] == Decimal(250)
+
+
+PLACED = {"valdrix.io/project": "shop", "valdrix.io/environment": "dev"}
+
+
+def test_gate_k8s_admission_review_contract_allow(tenant: World) -> None:
+    shop = Shop(tenant, k8s={"trust_object_annotations": True})
+    budget = shop.budget("1000.00")
+    thing = an_object(annotations={**PLACED, MONTHLY: "300.00"})
+
+    response = send_review(a_review(thing), key=tenant.key)
+
+    audit = response["auditAnnotations"]
+    assert (response["uid"], response["allowed"]) == (UID, True)
+    assert "status" not in response
+    assert (audit["decision"], audit["project"], audit["environment"]) == (
+        "ALLOW",
+        "shop",
+        "nonprod",
+    )
+    stored = shop.api.get(f"decisions/{audit['decision-id']}", key=tenant.key).json()
+    assert (stored["source"], stored["action"]) == ("k8s_admission", "k8s.create")
+    assert stored["estimated_monthly_delta_usd"] == "300.0000"
+    assert shop.budget_state(budget)["pending_usd"] == Decimal(300)
+
+
+def test_gate_k8s_admission_review_uses_annotation_cost_inputs_for_deny(tenant: World) -> None:
+    shop = Shop(tenant, k8s={"trust_object_annotations": True})
+    budget = shop.budget("100.00")
+    thing = an_object(annotations={**PLACED, "valdrix.io/estimated-hourly-usd": "0.5"})
+
+    response = send_review(a_review(thing), key=tenant.key)
+
+    status = response["status"]
+    assert not response["allowed"]
+    assert (status["code"], status["reason"], status["status"]) == (403, "Forbidden", "Failure")
+    assert "budget does not cover it" in status["message"]
+    assert response["auditAnnotations"]["monthly-delta-usd"] == "365.0000"
+    assert response["auditAnnotations"]["reason-codes"].startswith("project_budget_exceeded")
+    assert shop.budget_state(budget)["pending_usd"] == 0
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "NaN", "1e3", "1_000", "١٢", "", "1.23456"])
+def test_gate_k8s_admission_review_rejects_invalid_cost_annotation(
+    tenant: World, text: str
+) -> None:
+    """In hard mode a refused review that says why, else an unknown cost; 422 where it is generic."""
+    shop = Shop(tenant, k8s={"trust_object_annotations": True})
+    budget = shop.budget("1000.00")
+    review = a_review(an_object(annotations={**PLACED, MONTHLY: text}))
+
+    refused = send_review(review, key=tenant.key)
+    shop.publish(
+        k8s={"trust_object_annotations": True}, modes={"k8s_admission": {"default": "soft"}}
+    )
+    unknown = send_review(review, key=tenant.key)
+    generic = shop.send(None, path="gate/k8s/admission", metadata={"annotations": {MONTHLY: text}})
+
+    assert (refused["allowed"], refused["status"]["code"]) == (False, 422)
+    assert MONTHLY in refused["status"]["message"]
+    assert (unknown["allowed"], unknown["auditAnnotations"]["cost-state"]) == (True, "unknown")
+    assert any(MONTHLY in warning for warning in unknown["warnings"])
+    assert (generic.status_code, generic.json()["code"]) == (422, "invalid_request")
+    assert generic.json()["errors"][0]["pointer"] == "/metadata/annotations"
+    assert shop.budget_state(budget)["pending_usd"] == 0
+
+
+EVENT = {
+    "specversion": "1.0",
+    "id": "e-1",
+    "source": "/provisioner",
+    "type": "com.example.requested",
+    "data": {
+        "project_id": "shop",
+        "environment": "dev",
+        "resource_reference": "database/orders",
+        "estimated_monthly_delta_usd": "300.00",
+    },
+}
+
+
+def send_event(world: World, **members: Any) -> Any:
+    event = {**EVENT, **members}
+    return Api().post(
+        "gate/cloud-event", event, key=world.key, content_type="application/cloudevents+json"
+    )
+
+
+def test_gate_cloud_event_uses_event_id_idempotency_and_contract(tenant: World) -> None:
+    shop = Shop(tenant)
+    budget = shop.budget("1000.00")
+
+    first = send_event(tenant).json()
+    again = send_event(tenant).json()
+
+    assert (first["source"], first["decision"]) == ("cloud_event", "ALLOW")
+    assert first["idempotency_key"] == "cloudevent:/provisioner:e-1"
+    assert again == {**first, "replayed": True}
+    # An id is unique only within its source.
+    assert send_event(tenant, source="/other").json()["replayed"] is False
+    assert shop.budget_state(budget)["pending_usd"] == Decimal(600)
+    with reading(tenant.id):
+        context = Decision.objects.get(id=first["decision_id"]).context_json
+    kept = json.loads(context)["gate_input"]["metadata"]
+    sent = json.dumps(EVENT["data"], sort_keys=True, separators=(",", ":")).encode()
+    assert kept["cloud_event_data_sha256"] == hashlib.sha256(sent).hexdigest()
+    assert kept["cloud_event_id"] == "e-1"
+
+
+def test_gate_cloud_event_rejects_retry_fingerprint_mismatch(tenant: World) -> None:
+    shop = Shop(tenant)
+    budget = shop.budget("1000.00")
+    first = send_event(tenant).json()
+    expected = {"expectedrequestfingerprint": first["request_fingerprint"]}
+    changed = {**EVENT["data"], "estimated_monthly_delta_usd": "301.00"}
+
+    same = send_event(tenant, **expected)
+    other = send_event(tenant, id="e-2", data=changed, **expected)
+    reused = send_event(tenant, data=changed)
+
+    assert same.json() == {**first, "replayed": True}
+    assert (other.status_code, other.json()["code"]) == (409, "request_fingerprint_mismatch")
+    assert (reused.status_code, reused.json()["code"]) == (409, "idempotency_key_reused")
+    assert shop.budget_state(budget)["pending_usd"] == Decimal(300)
+
+
+def test_gate_cloud_event_hard_mode_can_deny_by_budget(tenant: World) -> None:
+    shop = Shop(tenant)
+    budget = shop.budget("100.00")
+
+    response = send_event(tenant)
+
+    assert response.status_code == 200
+    assert (response.json()["decision"], response.json()["mode"]) == ("DENY", "hard")
+    assert response.json()["entitlement_reason_code"] == "project_budget_exceeded"
+    assert shop.budget_state(budget)["pending_usd"] == 0

@@ -43,8 +43,8 @@ class MalformedBody(Refused):
 class StrictJsonParser(BaseParser):
     """Parses ``application/json`` with the strict parser, within the view's bound.
 
-    A view sets ``max_body_bytes`` to take more or less than 10 MiB, and ``max_body_values`` to
-    take more or fewer than 100,000 values.
+    A view sets ``max_body_bytes`` to take more or less than 10 MiB, ``max_body_values`` to take more
+    or fewer than 100,000 values, and ``max_body_depth`` to take another depth of nesting.
     """
 
     media_type = "application/json"
@@ -62,20 +62,58 @@ class StrictJsonParser(BaseParser):
         """
         context = parser_context or {}
         _refuse_encoding(context)
-        limit = getattr(context.get("view"), "max_body_bytes", MAX_BODY_BYTES)
-        declared = _declared_length(context)
-        body = read_bounded(stream, declared_bytes=declared, limit_bytes=limit)
-        values = getattr(context.get("view"), "max_body_values", MAX_BODY_VALUES)
-        try:
-            return strict_json.loads(body, max_values=values)
-        except strict_json.TooManyValuesError as error:
-            raise BodyTooLarge(f"The body {error}.") from None
-        except strict_json.StrictJsonError as error:
-            raise MalformedBody(
-                f"The body is {error}."
-                if str(error).startswith("not JSON")
-                else f"The body cannot be read: {error}."
-            ) from None
+        _refuse_charset(context)
+        view = context.get("view")
+        return parse_json(
+            _read_body(stream, context),
+            max_values=getattr(view, "max_body_values", MAX_BODY_VALUES),
+            max_depth=getattr(view, "max_body_depth", strict_json.MAX_DEPTH),
+        )
+
+
+class WholeBodyParser(BaseParser):
+    """Gives a body of any type as its bytes, within the view's bound; the view then reads it."""
+
+    media_type = "*/*"
+
+    def parse(
+        self,
+        stream: IO[bytes],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the body.
+
+        :raises BodyTooLarge: when it is longer than the view allows.
+        """
+        context = parser_context or {}
+        _refuse_encoding(context)
+        return _read_body(stream, context)
+
+
+def parse_json(
+    body: bytes, *, max_values: int = MAX_BODY_VALUES, max_depth: int = strict_json.MAX_DEPTH
+) -> Any:
+    """Return the document that a body is.
+
+    :raises BodyTooLarge: when it holds more values than the route takes.
+    :raises MalformedBody: when it is not strict JSON.
+    """
+    try:
+        return strict_json.loads(body, max_values=max_values, max_depth=max_depth)
+    except strict_json.TooManyValuesError as error:
+        raise BodyTooLarge(f"The body {error}.") from None
+    except strict_json.StrictJsonError as error:
+        raise MalformedBody(
+            f"The body is {error}."
+            if str(error).startswith("not JSON")
+            else f"The body cannot be read: {error}."
+        ) from None
+
+
+def _read_body(stream: IO[bytes], context: Mapping[str, Any]) -> bytes:
+    limit = getattr(context.get("view"), "max_body_bytes", MAX_BODY_BYTES)
+    return read_bounded(stream, declared_bytes=_declared_length(context), limit_bytes=limit)
 
 
 def read_bounded(stream: IO[bytes], *, declared_bytes: int | None, limit_bytes: int) -> bytes:
@@ -114,20 +152,27 @@ def refuse_unknown_length(request: HttpRequest) -> HttpResponse | None:
 
 
 def _refuse_encoding(context: Mapping[str, Any]) -> None:
-    """Refuse a body that says it is compressed, or in another charset than UTF-8.
+    """Refuse a body that says it is compressed.
 
-    :raises UnsupportedMediaType: for what this parser would read as something else (415).
+    :raises UnsupportedMediaType: for what would be read as something else (415).
     """
     request = context.get("request")
     if request is None:
         return
-    coding = request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+    if request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in {"", "identity"}:
+        raise UnsupportedMediaType(request.content_type)
+
+
+def _refuse_charset(context: Mapping[str, Any]) -> None:
+    """Refuse JSON that says it is in another charset than UTF-8.
+
+    :raises UnsupportedMediaType: for what would be read as something else (415).
+    """
+    request = context.get("request")
+    if request is None:
+        return
     charset = request.content_type.lower().partition("charset=")[2].strip(' "')
-    if coding not in {"", "identity"} or charset.partition(";")[0].strip(' "') not in {
-        "",
-        "utf-8",
-        "utf8",
-    }:
+    if charset.partition(";")[0].strip(' "') not in {"", "utf-8", "utf8"}:
         raise UnsupportedMediaType(request.content_type)
 
 

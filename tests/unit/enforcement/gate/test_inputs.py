@@ -115,6 +115,7 @@ OF_BOTH = {
 OF_NEITHER = {
     "idempotency_key": "k",
     "idempotency_namespace": "surface",
+    "retry_seconds": 60,
     "expected_request_fingerprint": "0" * 64,
     "dry_run": True,
     "actor": "key:other",
