@@ -63,6 +63,7 @@ from governance.models import (
     Integration,
     PolicyVersion,
 )
+from valdrix.charts import TELEMETRY_PAGE
 from valdrix.kernel.admin import ConsolePage, Seat, Tenancy, find_seat, seat_of
 from valdrix.kernel.db import reading, sqlstate_of
 
@@ -109,6 +110,7 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
             ("Integrations", "hub", "governance_integration", ""),
         ),
     ),
+    ("Observe", (("Telemetry", "monitoring", "telemetry", ""),)),
 )
 """Groups of title, icon, list or page, and query: shown as far as the person's role may see it."""
 
@@ -116,6 +118,7 @@ PAGES: Final[tuple[ConsolePage, ...]] = (
     *EXPORT_PAGES,
     *SIMULATION_PAGES,
     *ROLLOUT_PAGES,
+    TELEMETRY_PAGE,
 )
 _PAGE_NAMES: Final = frozenset(page.name for page in PAGES)
 

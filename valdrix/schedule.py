@@ -37,6 +37,7 @@ JOBS: Final[tuple[Job, ...]] = (
     Job("verify-ledgers", "valdrix.jobs.tasks.verify_ledgers", _DAY, singleton=True),
     Job("run-simulations", "valdrix.jobs.tasks.run_simulations", 5, singleton=False),
     Job("keep-checkpoints", "valdrix.jobs.tasks.keep_checkpoints", _HOUR, singleton=True),
+    Job("clean-telemetry", "valdrix.jobs.tasks.clean_telemetry", _HOUR, singleton=True),
     Job("clear-sessions", "valdrix.jobs.tasks.clear_sessions", _DAY, singleton=True),
     Job("clear-sign-ins", "valdrix.jobs.tasks.clear_sign_ins", _HOUR, singleton=True),
 )

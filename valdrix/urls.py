@@ -5,6 +5,9 @@ from __future__ import annotations
 from django.urls import include, path
 
 from governance.api.key_set import KeySetView
+from governance.api.permissions import RequireRole, RequireWholeTenant
+from governance.identity.domain import ADMIN
+from telemetry.api.readings import build_urls
 from valdrix.admin_site import console
 from valdrix.health import HealthView, LiveView, ReadyView
 from valdrix.metrics import metrics_view
@@ -14,6 +17,7 @@ urlpatterns = [
     path("api/v1/enforcement/", include("governance.api.urls")),
     path("api/v1/enforcement/", include("enforcement.api.urls")),
     path(".well-known/jwks.json", KeySetView.as_view()),
+    path("api/v1/telemetry/", include(build_urls([RequireRole(ADMIN), RequireWholeTenant]))),
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/docs", DocsView.as_view()),
     path("health", HealthView.as_view()),

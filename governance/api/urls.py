@@ -12,6 +12,7 @@ from governance.api.api_keys import (
 )
 from governance.api.audit import AuditView
 from governance.api.bindings import BindingsView, BindingView
+from governance.api.incidents import IncidentsView, IncidentView
 from governance.api.integrations import (
     IntegrationRevocationView,
     IntegrationRotationView,
@@ -34,4 +35,6 @@ urlpatterns = [
     path("members", MembersView.as_view()),
     path("members/<int:person_id>", MemberView.as_view()),
     path("audit", AuditView.as_view()),
+    path("incidents", IncidentsView.as_view()),
+    path("incidents/<uuid:incident_id>", IncidentView.as_view()),
 ]

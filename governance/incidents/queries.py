@@ -24,6 +24,22 @@ def find_open_incidents(
     return list(rows.order_by("-last_seen_at", "id")[:limit])
 
 
+def find_incidents(
+    tenant_id: uuid.UUID, *, state: str | None, before: uuid.UUID | None, limit: int
+) -> list[Incident]:
+    """Return up to ``limit`` incidents of a tenant, the newest first.
+
+    :param state: only incidents in this state; None means all.
+    :param before: the id that the list goes on after.
+    """
+    rows = Incident.objects.filter(tenant_id=tenant_id)
+    if state is not None:
+        rows = rows.filter(state=state)
+    if before is not None:
+        rows = rows.filter(id__lt=before)
+    return list(rows.order_by("-id")[:limit])
+
+
 def get_incident(tenant_id: uuid.UUID, incident_id: uuid.UUID) -> Incident:
     """Return one incident, open or resolved.
 

@@ -9,6 +9,7 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
@@ -26,6 +27,7 @@ from enforcement.reconciliation.operations import reconcile_overdue
 from enforcement.replay.operations import find_open, run_simulation
 from governance.audit.operations import Actor
 from governance.signin.operations import sweep_slots
+from telemetry.retention.operations import delete_old
 from valdrix.kernel.db import tenant_ids_for_job
 
 log = logging.getLogger("valdrix.jobs")
@@ -101,6 +103,18 @@ def check_all_integrity() -> str:
     :raises JobIncomplete: when an invariant does not hold in a tenant.
     """
     return _for_each_tenant("check-integrity", _check)
+
+
+def clean_telemetry() -> str:
+    """Delete telemetry that is past its time; what is locked waits for the next run.
+
+    :raises psycopg.Error: when the store failed; the next run goes on there.
+    """
+    if settings.TELEMETRY_STORE is None:
+        return "telemetry has no store"
+    before = timezone.now() - timedelta(days=settings.TELEMETRY_RETENTION_DAYS)
+    done = delete_old(tenant_ids=tenant_ids_for_job("clean-telemetry"), before=before)
+    return f"deleted={done.deleted} batches={done.batches} delayed={done.delayed or 'no'}"
 
 
 def clear_sessions() -> None:

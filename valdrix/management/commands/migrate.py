@@ -82,5 +82,5 @@ def _confine_telemetry(cursor: Any, quote: Callable[[str], str], role: str) -> N
     if name == role or cursor.fetchone() is None:
         return
     cursor.execute(f"GRANT USAGE ON SCHEMA public TO {quote(name)}")
-    cursor.execute(f"GRANT SELECT, INSERT, DELETE ON telemetry_event TO {quote(name)}")
+    cursor.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON telemetry_event TO {quote(name)}")
     cursor.execute(f"GRANT SELECT, INSERT, UPDATE ON telemetry_switch TO {quote(name)}")

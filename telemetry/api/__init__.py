@@ -1,0 +1,1 @@
+"""The doors of telemetry over HTTP: readings, below ``/api/v1/telemetry/``."""

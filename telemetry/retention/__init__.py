@@ -1,0 +1,1 @@
+"""Retention: events older than their time are deleted, in small batches, giving way to locks."""
