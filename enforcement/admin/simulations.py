@@ -102,7 +102,7 @@ def show_simulation(
     if request.method not in {"GET", "HEAD"}:
         return HttpResponseNotAllowed(["GET", "HEAD"])
     try:
-        found = get_simulation(seat_of(request).tenant_id, simulation_id)
+        found = get_simulation(tenant_id=seat_of(request).tenant_id, simulation_id=simulation_id)
     except NotFound:
         page = {**context, "text": "There is no such simulation in this tenant."}
         return TemplateResponse(request, "valdrix/message.html", page, status=404).render()

@@ -105,7 +105,9 @@ class SimulationView(APIView):
     def get(self, request: Request, simulation_id: uuid.UUID) -> Response:
         """Give a simulation's progress, and its result once it is done."""
         refuse_unknown_query(request)
-        simulation = get_simulation(principal_of(request).tenant_id, simulation_id)
+        simulation = get_simulation(
+            tenant_id=principal_of(request).tenant_id, simulation_id=simulation_id
+        )
         return Response(render_simulation(simulation))
 
 

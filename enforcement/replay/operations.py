@@ -62,11 +62,11 @@ def order_simulation(*, order: SimulationOrder, clock: Callable[[], datetime]) -
         )
     if total <= AT_ONCE:
         run_simulation(tenant_id=span.tenant_id, simulation_id=simulation.pk, clock=clock)
-        return get_simulation(span.tenant_id, simulation.pk)
+        return get_simulation(tenant_id=span.tenant_id, simulation_id=simulation.pk)
     return simulation
 
 
-def get_simulation(tenant_id: uuid.UUID, simulation_id: uuid.UUID) -> Simulation:
+def get_simulation(*, tenant_id: uuid.UUID, simulation_id: uuid.UUID) -> Simulation:
     """Return one simulation.
 
     :raises NotFound: when the tenant has no such simulation.
@@ -78,7 +78,7 @@ def get_simulation(tenant_id: uuid.UUID, simulation_id: uuid.UUID) -> Simulation
     return found
 
 
-def find_open(tenant_id: uuid.UUID, now: datetime) -> list[uuid.UUID]:
+def find_open(tenant_id: uuid.UUID, *, now: datetime) -> list[uuid.UUID]:
     """Return the simulations that wait for a runner, or whose runner is gone; oldest first."""
     with reading(tenant_id):
         rows = Simulation.objects.filter(_is_open(now), tenant_id=tenant_id)

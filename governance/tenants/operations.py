@@ -11,6 +11,7 @@ from django.db import IntegrityError
 
 from governance.audit.operations import Actor, record_change
 from governance.tenants.models import Tenant
+from governance.tenants.queries import lock_tenant
 from valdrix.kernel.db import savepoint, transaction
 from valdrix.kernel.fields import Fields
 from valdrix.kernel.problems import Refused
@@ -81,7 +82,7 @@ def require_promotion(*, actor: Actor, is_required: bool) -> bool:
     Setting what is set already changes and records nothing.
     """
     with transaction(actor.tenant_id):
-        tenant = Tenant.objects.select_for_update().get(id=actor.tenant_id)
+        tenant = lock_tenant(actor.tenant_id)
         before = tenant.promotion_required
         if before != is_required:
             Tenant.objects.filter(id=actor.tenant_id).update(promotion_required=is_required)

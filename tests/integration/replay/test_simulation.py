@@ -208,7 +208,7 @@ def test_a_silent_runners_simulation_is_taken_over(
     now = datetime.now(UTC)
     with transaction(shop.world.id):
         Simulation.objects.filter(id=identity).update(status="running", seen_at=now)
-    assert operations.find_open(shop.world.id, now) == []
+    assert operations.find_open(shop.world.id, now=now) == []
     assert not operations.run_simulation(
         tenant_id=shop.world.id, simulation_id=identity, clock=lambda: now
     )
