@@ -89,3 +89,14 @@ storm: $(DEV_STAMP)
 bench: $(DEV_STAMP)
 	@$(VENV)/bin/python -m tests.benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(OUT),--out $(OUT)) $(if $(STEP),--step "$(STEP)")
+
+# make certify-telemetry   the whole C1 matrix, a million events into a dead store, and 2,000 gates
+# with telemetry off, on and broken (minutes, 6 GB of disk): writes docs/ops/evidence/telemetry_*
+.PHONY: certify-telemetry
+certify-telemetry: $(DEV_STAMP)
+	@mkdir -p docs/ops/evidence
+	$(VENV)/bin/python manage.py certify_telemetry --output docs/ops/evidence/telemetry_c1.json
+	$(VENV)/bin/python -m tests.benchmarks.telemetry_dead_store \
+		--json docs/ops/evidence/telemetry_dead_store.json
+	$(VENV)/bin/python -m tests.benchmarks.telemetry_differential --gates 2000 \
+		--json docs/ops/evidence/telemetry_differential.json

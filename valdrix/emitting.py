@@ -18,7 +18,10 @@ def bind_emitter() -> None:
         return
     writer = Writer(
         connect=partial(open_store, WRITING),
-        limits=WriterLimits(queue_events=settings.TELEMETRY_QUEUE_EVENTS),
+        limits=WriterLimits(
+            queue_events=settings.TELEMETRY_QUEUE_EVENTS,
+            longest_pause_seconds=settings.TELEMETRY_LONGEST_PAUSE_SECONDS,
+        ),
     )
     bind(writer)
     atexit.register(writer.stop)

@@ -27,7 +27,6 @@ log = logging.getLogger("valdrix.telemetry")
 
 _BATCH: Final = 500
 _FIRST_PAUSE_SECONDS: Final = 0.5
-_LONGEST_PAUSE_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 30.0
 
 
@@ -38,12 +37,14 @@ class WriterLimits:
     :ivar queue_events: the most events that wait at one time.
     :ivar flush_seconds: from one emptying of the queue to the next.
     :ivar switch_seconds: from one look at the switch to the next.
+    :ivar longest_pause_seconds: how long a store that fails is left alone at most.
     :ivar stop_seconds: how long the end of the process may wait for the thread.
     """
 
     queue_events: int = 5_000
     flush_seconds: float = 0.25
     switch_seconds: float = 5.0
+    longest_pause_seconds: float = 30.0
     stop_seconds: float = 1.5
 
 
@@ -273,7 +274,7 @@ class _Session:
         if self._failures == 1:
             log.warning("telemetry cannot be written: %s", reason_of(error), exc_info=error)
         pause = _FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 10)
-        self._retry_at = time.monotonic() + min(pause, _LONGEST_PAUSE_SECONDS)
+        self._retry_at = time.monotonic() + min(pause, self._limits.longest_pause_seconds)
         self.close()
 
     def close_if_idle(self) -> None:

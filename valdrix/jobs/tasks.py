@@ -144,7 +144,7 @@ def _verify(tenant_id: uuid.UUID) -> dict[str, int]:
 
 
 def _simulate(tenant_id: uuid.UUID) -> dict[str, int]:
-    waiting = find_open(tenant_id, timezone.now())
+    waiting = find_open(tenant_id, now=timezone.now())
     ran = [
         run_simulation(tenant_id=tenant_id, simulation_id=one, clock=timezone.now)
         for one in waiting

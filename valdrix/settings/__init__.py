@@ -215,6 +215,9 @@ TELEMETRY_STORE = _telemetry_store()
 TELEMETRY_QUEUE_EVENTS = _number(
     "TELEMETRY_QUEUE_EVENTS", default=5000, minimum=100, maximum=100000
 )
+TELEMETRY_LONGEST_PAUSE_SECONDS = _number(
+    "TELEMETRY_LONGEST_PAUSE_SECONDS", default=30, minimum=1, maximum=3600
+)
 TELEMETRY_READ_TIMEOUT_MS = _number(
     "TELEMETRY_READ_TIMEOUT_MS", default=1500, minimum=50, maximum=10000
 )
