@@ -20,6 +20,7 @@ from enforcement.ledger.domain import EntryFacts
 from enforcement.ledger.operations import append
 from enforcement.reconciliation.approval import find_refused, revoke_facts
 from governance.approvals.models import EXPIRED, OPEN, Approval
+from governance.approvals.observing import observe_ended
 from governance.approvals.operations import expire_due
 from governance.approvals.state import get_approval
 from governance.audit.operations import Actor
@@ -78,7 +79,8 @@ def _end(actor: Actor, approval_id: uuid.UUID, decision_id: uuid.UUID) -> bool:
         approval = get_approval(actor.tenant_id, approval_id)
         revoked = revoke_facts(actor, approval, status=EXPIRED)
         append(tenant_id=actor.tenant_id, facts=[fact, *revoked])
-        return True
+    observe_ended(approval, ending=EXPIRED, at=actor.at)
+    return True
 
 
 def release_refused(

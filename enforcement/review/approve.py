@@ -36,6 +36,7 @@ from enforcement.review.reading import burns_emergency
 from enforcement.review.recording import Act, lineage_of
 from governance.approvals.authority import is_enough
 from governance.approvals.models import APPROVED, APPROVES, PENDING, Approval
+from governance.approvals.observing import observe_ended
 from governance.approvals.state import (
     ApprovalNotApplicable,
     Given,
@@ -75,15 +76,18 @@ def approve(
     for _ in range(_ATTEMPTS):
         try:
             with transaction(principal.tenant_id):
-                return _approve(principal, approval_id, words, clock)
+                shown, act = _approve(principal, approval_id, words, clock)
         except _SubjectMoved:
             continue
+        if shown["status"] == APPROVED:
+            observe_ended(act.approval, ending=APPROVED, at=act.at)
+        return shown
     raise GateLockContended("The approval is being joined; try again.")
 
 
 def _approve(
     principal: Principal, approval_id: uuid.UUID, words: Words, clock: Clock
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Act]:
     approval = get_approval(principal.tenant_id, approval_id)
     require_project(principal, approval)
     # Before the money's locks are taken: most refusals need none of them.
@@ -105,7 +109,7 @@ def _approve(
     given = [*bench.given, bench.reviewer]
     if not is_enough(bench.terms, given):
         append(tenant_id=approval.tenant_id, facts=[act.facts(ledger.APPROVAL_GIVEN, PENDING)])
-        return _show(PENDING, len(given), bench)
+        return _show(PENDING, len(given), bench), act
     monthly, hourly = ceiling_of(
         monthly_usd=approval.monthly_delta_usd,
         hourly_usd=approval.hourly_delta_usd,
@@ -127,7 +131,8 @@ def _approve(
         at=now + timedelta(seconds=approval.ttl_seconds),
     )
     append(tenant_id=approval.tenant_id, facts=_entries(act, locked.decision.pk, reserved, monthly))
-    return {**_show(APPROVED, len(given), bench), "max_monthly_delta_usd": to_text(monthly)}
+    shown = _show(APPROVED, len(given), bench)
+    return {**shown, "max_monthly_delta_usd": to_text(monthly)}, act
 
 
 def _subject_of(approval: Approval) -> Decision:

@@ -34,6 +34,7 @@ from governance.approvals.models import (
     WITHDRAWN,
     Approval,
 )
+from governance.approvals.observing import observe_ended
 from governance.approvals.state import check_status, end_approval, lock_approval, status_at
 from governance.audit.operations import Actor
 from governance.identity.domain import Principal
@@ -63,6 +64,7 @@ def deny(
         write_review(act, bench, verdict=DENIES)
         end_approval(approval=approval, status=DENIED, at=now)
         append(tenant_id=approval.tenant_id, facts=[act.facts(ledger.APPROVAL_DENIED, DENIED)])
+    observe_ended(approval, ending=DENIED, at=now)
     _give_back(principal, approval, clock, trigger="denied")
     return {
         "status": DENIED,
@@ -99,6 +101,7 @@ def withdraw(
             tenant_id=approval.tenant_id,
             facts=[act.facts(ledger.APPROVAL_WITHDRAWN, WITHDRAWN), *revoked],
         )
+    observe_ended(approval, ending=WITHDRAWN, at=now)
     _give_back(principal, approval, clock, trigger="withdrawn")
     return {
         "status": WITHDRAWN,

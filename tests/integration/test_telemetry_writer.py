@@ -11,12 +11,15 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from enforcement.reconciliation.expiry import expire_approvals
+from governance.audit.operations import Actor
 from telemetry.events.domain import Fate
 from telemetry.events.writer import Writer, WriterLimits
 from telemetry.store.connection import WRITING, Connection, open_store
@@ -29,6 +32,7 @@ from tests.factories.telemetry import (
     wait_until,
 )
 from tests.factories.tenants import World
+from tests.reviews import act, approve, open_shop
 from valdrix.kernel import emitter
 
 ROOT = Path(__file__).parent.parent.parent
@@ -244,6 +248,37 @@ def test_a_gate_emits_after_its_commit_and_a_replay_emits_nothing(tenant: World)
         '{"mode":"hard","project":"shop",'
         f'"reason":"{denied["reason_codes"][0]}","would_have_been":null}}'
     )
+
+
+def test_approvals_emit_how_they_ended_and_how_long_that_took(tenant: World) -> None:
+    shop = open_shop(tenant)
+    asked = [
+        shop.ask("300.00", resource_reference=f"module.m{number}")["approval_request_id"]
+        for number in range(4)
+    ]
+    assert None not in asked
+    with running_writer() as writer:
+        emitter.bind(writer)
+        try:
+            approve(tenant.owner, asked[0])
+            assert act(tenant.owner, asked[1], "deny", reason="no").status_code == 200
+            assert act(tenant.member, asked[2], "withdraw").status_code == 200
+            assert act(tenant.owner, asked[2], "approve").status_code == 409
+            at = datetime.now(UTC) + timedelta(days=60)
+            expire_approvals(
+                actor=Actor(tenant_id=tenant.id, principal_id="system:x", address=None, at=at)
+            )
+        finally:
+            emitter.bind(None)
+        wait_until(lambda: settled(writer))
+    rows = {str(row["id"]): row for row in stored_events(tenant.id)}
+    assert {one: rows[one]["outcome"] for one in rows} == dict(
+        zip(asked, ["approved", "denied", "withdrawn", "expired"], strict=True)
+    )
+    assert {row["kind"] for row in rows.values()} == {"approval_ended"}
+    assert {row["amount_usd"] for row in rows.values()} == {Decimal(300)}
+    # What was given and not spent ends once more, and the first end is the one that is kept.
+    assert rows[asked[0]]["duration_ms"] < 600_000 < rows[asked[3]]["duration_ms"]
 
 
 def test_the_role_may_use_its_own_tables_only(tenant: World, owner_cursor: psycopg.Cursor) -> None:

@@ -73,7 +73,7 @@ def run_probe(name: str, setting: Setting) -> Probed:
 
 def find_unavailable(subject: Subject) -> tuple[str, ...]:
     """Return the endpoints and pages of truth (O1) that do not answer 200."""
-    paths = ["decisions", "ledger?limit=5", "incidents"]
+    paths = ["decisions", "ledger?limit=5", "incidents", "approvals/queue"]
     if subject.asked.decision_ids:
         paths.append(f"decisions/{subject.asked.decision_ids[-1]}")
     missing = [path for path in paths if subject.get(path).status != 200]
