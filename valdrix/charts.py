@@ -24,7 +24,7 @@ from telemetry.readings.domain import (
 )
 from telemetry.store import connection as store
 from valdrix.kernel.admin import ConsolePage, seat_of
-from valdrix.kernel.admin_display import GOOD, NEUTRAL, NOTHING, build_bar, usd, words
+from valdrix.kernel.admin_display import NOTHING, build_bar, usd, words
 
 _WHY: Final = {
     store.NOT_CONFIGURED: "Telemetry is not set up here.",
@@ -36,6 +36,7 @@ _WHY: Final = {
 }
 _OTHERWISE: Final = "The telemetry store cannot be read now."
 _STEPS: Final = 48
+_PLAIN: Final = "this"
 
 
 def show_telemetry(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
@@ -86,7 +87,7 @@ def _decisions(data: dict[str, Any]) -> dict[str, Any]:
             for one in OUTCOMES
         ],
         "projects": [
-            _line("others" if name == "__other__" else name, count, total, NEUTRAL)
+            _line("others" if name == "__other__" else name, count, total, _PLAIN)
             for name, count in data["by_project"].items()
         ],
         "steps": [
@@ -143,7 +144,7 @@ def _approvals(data: dict[str, Any]) -> dict[str, Any]:
 
 def _line(name: str, count: int, total: int, tone: str) -> dict[str, Any]:
     label = f"{count} of {total} decisions"
-    bar = build_bar([(tone or GOOD, Decimal(count))], limit=Decimal(total), label=label)
+    bar = build_bar([(tone, Decimal(count))], limit=Decimal(total), label=label)
     return {"name": name, "count": count, "bar": bar}
 
 
