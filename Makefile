@@ -100,3 +100,9 @@ certify-telemetry: $(DEV_STAMP)
 		--json docs/ops/evidence/telemetry_dead_store.json
 	$(VENV)/bin/python -m tests.benchmarks.telemetry_differential --gates 2000 \
 		--json docs/ops/evidence/telemetry_differential.json
+
+# make bench-proof  a million rows exported, verified, replayed, simulated: docs/ops/proof-benchmarks.json
+.PHONY: bench-proof
+bench-proof: $(DEV_STAMP)
+	@VALDRIX_BENCH_ROWS=$(or $(ROWS),1000000) $(VENV)/bin/python -m pytest -p no:randomly -s \
+		tests/benchmarks/test_long_history.py
