@@ -53,7 +53,10 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         *("project_id", "environment", "action", "change_fingerprint", "change_is_computed"),
         *("monthly_delta_usd", "hourly_delta_usd", "requested_by", "routing_rule_id"),
         *("routing_trace", "required", "reviewer_roles", "reviewer_groups_all"),
-        *("separate_requester", "requested_at", "expires_at", "closed_at", "row_sha256"),
+        *("separate_requester", "requested_at", "request_reason", "round", "approvals_given"),
+        *("max_monthly_delta_usd", "max_hourly_delta_usd", "approved_at", "expires_at"),
+        *("held_decision_id", "tokens_issued", "token_status", "consumed_by_decision_id"),
+        *("consumed_run_id", "closed_at", "row_sha256"),
     ),
     "ledger.csv": (
         *("sequence", "event", "at", "principal", "source", "project_id", "environment"),
@@ -78,6 +81,9 @@ CLOSING_FILES: Final = (
     *("manifest.json", "manifest.canonical.json", "manifest.sha256", "manifest.sig"),
     "checkpoint.json",
 )
+RESERVING: Final = ("reserved", "overrun_reserved")
+"""Events whose amounts add up to what a reservation holds of its own."""
+
 SUMS: Final[dict[str, tuple[str, ...]]] = {
     "decisions.csv": (
         *("estimated_monthly_delta_usd", "reserved_allocation_usd"),
@@ -641,7 +647,7 @@ class Verification:
         self._policies: Counter[str] = Counter()
         self._contexts: Counter[str] = Counter()
         # Of the decision that was met last, or of any whose entries are still to come.
-        self._decision_id = ""
+        self._decision_id, self._has_reservation = "", False
         self._held: dict[str, tuple[int, int]] = {}
         self._requested: dict[str, int] = {}
 
@@ -770,7 +776,7 @@ class Verification:
             table.count(event, [cells[place["amount_usd"]]])
             if event == "decision_made" and start <= cells[place["at"]] < end:
                 self._take_decision(row)
-            elif event == "reserved":
+            elif event in RESERVING:
                 self._see_reserved(row)
             elif event == "approval_requested":
                 self._see_requested(row)
@@ -796,7 +802,8 @@ class Verification:
     def _take_reservation(self, sequence: str) -> None:
         table, place = self._tables["reservations.csv"], _PLACE["reservations.csv"]
         row = table.advance()
-        if row is None or row.cells[0] != sequence:
+        self._has_reservation = row is not None and row.cells[0] == sequence
+        if row is None or not self._has_reservation:
             return
         table.take_chained(row)
         if row.cells[place["decision_id"]] != self._decision_id:
@@ -817,7 +824,7 @@ class Verification:
         """Take what an entry reserved off what its decision's reservation says that it holds."""
         decision_id, sequence = entry.cells[_DECISION], entry.cells[_LEDGER["sequence"]]
         if decision_id not in self._held:
-            if decision_id == self._decision_id:
+            if decision_id == self._decision_id and not self._has_reservation:
                 self._tables["reservations.csv"].refuse(
                     f"the reservation of ledger sequence {sequence} is missing"
                 )

@@ -15,6 +15,7 @@ from enforcement.exports.verifier.layout import (
     CONTEXT_LINEAGE,
     FORMULA_STARTS,
     POLICY_LINEAGE,
+    RESERVING,
     SUMS,
 )
 
@@ -133,7 +134,26 @@ _APPROVAL_CELLS: Final = {
     "reviewer_groups_all": _text("array_to_json(a.reviewer_groups_all)::text"),
     "separate_requester": _boolean("a.separate_requester"),
     "requested_at": _time("a.requested_at"),
+    "request_reason": _text("a.request_reason"),
+    "round": "a.round",
+    "approvals_given": (
+        "(SELECT count(DISTINCT v.person_id) FROM governance_review v WHERE v.approval_id = a.id"
+        " AND v.round = a.round AND v.verdict = 'approve')"
+    ),
+    "max_monthly_delta_usd": "a.max_monthly_delta_usd",
+    "max_hourly_delta_usd": "a.max_hourly_delta_usd",
+    "approved_at": _time("a.approved_at"),
     "expires_at": _time("a.expires_at"),
+    "held_decision_id": "a.held_decision_id",
+    "tokens_issued": (
+        "(SELECT count(*) FROM governance_approval_token t WHERE t.approval_id = a.id)"
+    ),
+    "token_status": (
+        "(SELECT t.status FROM governance_approval_token t WHERE t.approval_id = a.id"
+        " ORDER BY t.jti DESC LIMIT 1)"
+    ),
+    "consumed_by_decision_id": "a.consumed_by_decision_id",
+    "consumed_run_id": _text("a.consumed_run_id"),
     "closed_at": _time("a.closed_at"),
 }
 _RESERVATION_CELLS: Final = {
@@ -204,9 +224,9 @@ CASE WHEN EXISTS (SELECT FROM enforcement_ledger_entry q WHERE q.tenant_id = l.t
       AND q.decision_id = a.decision_id AND q.event = 'approval_requested'
       AND q.approval_request_id = a.id) THEN 1 ELSE 0 END
 """
-_IS_BOUND_RESERVATION: Final = """
+_IS_BOUND_RESERVATION: Final = f"""
 CASE WHEN c.is_shadow OR r.own_usd = (SELECT sum(q.amount_usd) FROM enforcement_ledger_entry q
-      WHERE q.tenant_id = l.tenant_id AND q.decision_id = r.decision_id AND q.event = 'reserved')
+      WHERE q.tenant_id = l.tenant_id AND q.decision_id = r.decision_id AND q.event IN {RESERVING})
      THEN 1 ELSE 0 END
 """
 _BY_SEQUENCE: Final = " ORDER BY l.sequence"

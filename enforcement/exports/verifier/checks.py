@@ -31,6 +31,7 @@ from enforcement.exports.verifier.layout import (
     INTEGERS,
     MANIFEST_SCHEMA,
     POLICY_LINEAGE,
+    RESERVING,
     SAME_IN_LEDGER,
 )
 from enforcement.exports.verifier.rows import Row, Table, plain
@@ -177,7 +178,7 @@ class Verification:
         self._policies: Counter[str] = Counter()
         self._contexts: Counter[str] = Counter()
         # Of the decision that was met last, or of any whose entries are still to come.
-        self._decision_id = ""
+        self._decision_id, self._has_reservation = "", False
         self._held: dict[str, tuple[int, int]] = {}
         self._requested: dict[str, int] = {}
 
@@ -306,7 +307,7 @@ class Verification:
             table.count(event, [cells[place["amount_usd"]]])
             if event == "decision_made" and start <= cells[place["at"]] < end:
                 self._take_decision(row)
-            elif event == "reserved":
+            elif event in RESERVING:
                 self._see_reserved(row)
             elif event == "approval_requested":
                 self._see_requested(row)
@@ -332,7 +333,8 @@ class Verification:
     def _take_reservation(self, sequence: str) -> None:
         table, place = self._tables["reservations.csv"], _PLACE["reservations.csv"]
         row = table.advance()
-        if row is None or row.cells[0] != sequence:
+        self._has_reservation = row is not None and row.cells[0] == sequence
+        if row is None or not self._has_reservation:
             return
         table.take_chained(row)
         if row.cells[place["decision_id"]] != self._decision_id:
@@ -353,7 +355,7 @@ class Verification:
         """Take what an entry reserved off what its decision's reservation says that it holds."""
         decision_id, sequence = entry.cells[_DECISION], entry.cells[_LEDGER["sequence"]]
         if decision_id not in self._held:
-            if decision_id == self._decision_id:
+            if decision_id == self._decision_id and not self._has_reservation:
                 self._tables["reservations.csv"].refuse(
                     f"the reservation of ledger sequence {sequence} is missing"
                 )

@@ -44,7 +44,10 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         *("project_id", "environment", "action", "change_fingerprint", "change_is_computed"),
         *("monthly_delta_usd", "hourly_delta_usd", "requested_by", "routing_rule_id"),
         *("routing_trace", "required", "reviewer_roles", "reviewer_groups_all"),
-        *("separate_requester", "requested_at", "expires_at", "closed_at", "row_sha256"),
+        *("separate_requester", "requested_at", "request_reason", "round", "approvals_given"),
+        *("max_monthly_delta_usd", "max_hourly_delta_usd", "approved_at", "expires_at"),
+        *("held_decision_id", "tokens_issued", "token_status", "consumed_by_decision_id"),
+        *("consumed_run_id", "closed_at", "row_sha256"),
     ),
     "ledger.csv": (
         *("sequence", "event", "at", "principal", "source", "project_id", "environment"),
@@ -69,6 +72,9 @@ CLOSING_FILES: Final = (
     *("manifest.json", "manifest.canonical.json", "manifest.sha256", "manifest.sig"),
     "checkpoint.json",
 )
+RESERVING: Final = ("reserved", "overrun_reserved")
+"""Events whose amounts add up to what a reservation holds of its own."""
+
 SUMS: Final[dict[str, tuple[str, ...]]] = {
     "decisions.csv": (
         *("estimated_monthly_delta_usd", "reserved_allocation_usd"),

@@ -153,6 +153,40 @@ def test_approvals_have_their_routing_and_reservations_their_settlement(shop: Sh
     assert [row["settlement_drift_usd"] for row in settled] == ["-2.0000"]
 
 
+def test_approvals_show_who_gave_them_and_what_became_of_their_token(
+    shop: Shop, tmp_path: Path
+) -> None:
+    """Approving reserves later, and perhaps beyond the budget: the reservation still agrees."""
+    world = shop.world
+    terms = {"require_approval_from_usd": "300.00"}
+    shop.publish(
+        modes={"terraform": {"default": "soft"}}, thresholds={"prod": terms, "nonprod": terms}
+    )
+    asked = [
+        shop.ask(amount, environment="prod", resource_reference=f"given.{amount}")
+        for amount in ("700.00", "1900.00")
+    ]
+    for one in asked:
+        path = f"approvals/{one['approval_request_id']}/approve"
+        given = Api().post(path, {"reason": "agreed"}, key=world.owner.key)
+        assert given.status_code == 200, given.content
+    path = f"approvals/{asked[0]['approval_request_id']}/token"
+    assert Api().post(path, {}, key=world.key).status_code == 200
+
+    archive = archive_of(world)
+    report = verify(save(tmp_path / "a.zip", archive), [PUBLIC])
+
+    rows = {row["approval_request_id"]: row for row in rows_of(unpack(archive)["approvals.csv"])}
+    first, second = (rows[one["approval_request_id"]] for one in asked)
+    assert (first["status"], first["approvals_given"], first["round"]) == ("approved", "1", "1")
+    assert first["max_monthly_delta_usd"] == "700.0000"
+    assert (first["tokens_issued"], first["token_status"]) == ("1", "live")
+    assert (second["tokens_issued"], second["token_status"]) == ("0", "")
+    events = {row["event"] for row in rows_of(unpack(archive)["ledger.csv"])}
+    assert "overrun_reserved" in events
+    assert report.rows["approvals.csv"] == 5
+
+
 def test_the_same_window_and_data_give_the_same_bytes(shop: Shop) -> None:
     first = archive_of(shop.world)
     assert archive_of(shop.world) == first
