@@ -59,7 +59,6 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
     """Describes how a request carries its API key."""
 
     target_class = "governance.api.authentication.ApiKeyAuthentication"
-    match_subclasses = True
     name = ["bearer", "apiKeyHeader"]
 
     def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
@@ -82,6 +81,23 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
     def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[str]]]:
         """Return the alternatives: either header alone is enough."""
         return [{"bearer": []}, {"apiKeyHeader": []}]
+
+
+class ClusterScheme(ApiKeyScheme):
+    """Describes how a cluster's own secret, or an API key, comes with a review."""
+
+    target_class = "governance.api.cluster_authentication.ClusterAuthentication"
+    name = ["clusterBearer", "clusterApiKeyHeader"]
+
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
+        """Return the two headers that are read, of which a request sends one."""
+        bearer, header = super().get_security_definition(auto_schema)
+        description = "The cluster's secret, `Authorization: Bearer vds_…`, or an API key."
+        return [{**bearer, "bearerFormat": "vds_…", "description": description}, header]
+
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[str]]]:
+        """Return the alternatives: either header alone is enough."""
+        return [{"clusterBearer": []}, {"clusterApiKeyHeader": []}]
 
 
 class ValdrixSchemaGenerator(SchemaGenerator):

@@ -232,6 +232,8 @@ def test_every_operation_names_its_security_and_its_refusals(schema: dict[str, A
             seen.append(operation["operationId"])
             assert operation["responses"]["default"] == {"$ref": "#/components/responses/Refused"}
             wanted = [{"bearer": []}, {"apiKeyHeader": []}] if path.startswith("/api/") else [{}]
+            if path.endswith("/review/{integration_id}"):
+                wanted = [{"clusterBearer": []}, {"clusterApiKeyHeader": []}]
             assert operation.get("security") == wanted, path
     assert len(seen) == len(set(seen))
     codes = schema["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
