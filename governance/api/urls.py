@@ -20,6 +20,11 @@ from governance.api.integrations import (
     IntegrationView,
 )
 from governance.api.members import MembersView, MemberView
+from governance.api.reviewers import (
+    ApprovalPermissionsView,
+    ReviewerGroupsView,
+    ReviewerGroupView,
+)
 
 urlpatterns = [
     path("api-keys", ApiKeysView.as_view()),
@@ -34,6 +39,9 @@ urlpatterns = [
     path("integrations/<uuid:integration_id>/bindings/<uuid:binding_id>", BindingView.as_view()),
     path("members", MembersView.as_view()),
     path("members/<int:person_id>", MemberView.as_view()),
+    path("members/<int:person_id>/approval-permissions", ApprovalPermissionsView.as_view()),
+    path("reviewer-groups", ReviewerGroupsView.as_view()),
+    path("reviewer-groups/<uuid:group_id>", ReviewerGroupView.as_view()),
     path("audit", AuditView.as_view()),
     path("incidents", IncidentsView.as_view()),
     path("incidents/<uuid:incident_id>", IncidentView.as_view()),

@@ -28,6 +28,7 @@ from governance.identity.domain import (
     build_key_text,
 )
 from governance.identity.models import ApiKey, Membership, User
+from governance.identity.reviewing import drop_reviewer
 from governance.tenants import operations as tenants
 from valdrix.kernel.db import platform_transaction, savepoint, transaction
 from valdrix.kernel.fields import TEXT_LIMIT, Fields
@@ -177,6 +178,7 @@ def remove_member(*, actor: Actor, person_id: int) -> None:
             key.revoked_at = actor.at
             key.save(update_fields=["revoked_at"])
             _audit_key(actor, "api-key.revoke", key, before=before)
+        drop_reviewer(tenant_id=actor.tenant_id, person_id=person_id)
         membership.delete()
 
 

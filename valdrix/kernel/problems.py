@@ -72,6 +72,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "promotion_not_applicable": 409,
     "promotion_not_ready": 409,
     "request_fingerprint_mismatch": 409,
+    "reviewer_group_exists": 409,
     "reservation_not_active": 409,
     "second_factor_enrolled": 409,
     "settlement_inconsistent": 409,

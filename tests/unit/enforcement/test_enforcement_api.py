@@ -19,6 +19,7 @@ from tests.factories.sums import check_chain
 from tests.factories.tenants import World
 from tests.kubernetes import MONTHLY, UID, a_review, an_object, send_review
 from tests.preflight import build_preflight
+from tests.reviews import approve, open_shop, refusal
 from valdrix.kernel.db import reading
 from valdrix.kernel.problems import Refused
 
@@ -313,3 +314,72 @@ def test_gate_cloud_event_hard_mode_can_deny_by_budget(tenant: World) -> None:
     assert (response.json()["decision"], response.json()["mode"]) == ("DENY", "hard")
     assert response.json()["entitlement_reason_code"] == "project_budget_exceeded"
     assert shop.budget_state(budget)["pending_usd"] == 0
+
+
+def test_gate_terraform_preflight_approval_continuation_end_to_end(tenant: World) -> None:
+    """What the continuation says is all that a pipeline needs: poll, claim, consume."""
+    shop = open_shop(tenant)
+    budget = shop.budget("1000.00")
+    asked = Api().post(PREFLIGHT, build_preflight(), key=tenant.key).json()
+    continuation, binding = asked["continuation"], asked["continuation"]["binding"]
+    assert (asked["decision"], continuation["may_proceed"]) == ("REQUIRE_APPROVAL", False)
+    assert asked["approval_token"] is None
+    poll, calls = continuation["poll"]["url"], continuation["token"]
+    assert Api().get(poll, key=tenant.key).json()["status"] == "pending"
+
+    approve(tenant.owner, asked["approval_request_id"])
+
+    assert Api().get(poll, key=tenant.key).json()["status"] == "approved"
+    claimed = Api().post(calls["claim"]["url"], {}, key=tenant.key).json()
+    body = {
+        "approval_token": claimed["approval_token"],
+        "monthly_delta_usd": binding["monthly_delta_usd"],
+        "hourly_delta_usd": binding["hourly_delta_usd"],
+        "change_digest": binding["change_digest"],
+        "expected_project_id": binding["expected_project_id"],
+        "expected_environment": binding["expected_environment"],
+    }
+    consumed = Api().post(calls["consume"]["url"], body, key=tenant.key)
+    assert (consumed.status_code, consumed.json()["status"]) == (200, "consumed")
+    assert refusal(Api().post(calls["consume"]["url"], body, key=tenant.key)) == (
+        409,
+        "approval_token_replayed",
+    )
+    assert Api().get(poll, key=tenant.key).json()["status"] == "consumed"
+    assert shop.budget_state(budget)["pending_usd"] == Decimal(300)
+    check_chain(tenant.id)
+
+
+def test_consume_approval_token_endpoint_rejects_replay_and_tamper(tenant: World) -> None:
+    shop = open_shop(tenant)
+    shop.budget("1000.00")
+    asked = Api().post(PREFLIGHT, build_preflight(), key=tenant.key).json()
+    approve(tenant.owner, asked["approval_request_id"])
+    claim = f"approvals/{asked['approval_request_id']}/token"
+    token = Api().post(claim, {}, key=tenant.key).json()["approval_token"]
+    head, payload, signature = token.split(".")
+    body = {
+        "monthly_delta_usd": "300.00",
+        "change_digest": asked["continuation"]["binding"]["change_digest"],
+    }
+
+    for tampered in (
+        f"{head}.{payload}.{signature[::-1]}",
+        f"{head}.{payload[:-2]}AA.{signature}",
+        f"{head}.{payload}.",
+    ):
+        response = Api().post(
+            "approvals/consume", {**body, "approval_token": tampered}, key=tenant.key
+        )
+        assert refusal(response) == (401, "approval_token_invalid")
+    above = {**body, "approval_token": token, "monthly_delta_usd": "300.01"}
+    assert refusal(Api().post("approvals/consume", above, key=tenant.key)) == (
+        409,
+        "approval_cost_exceeded",
+    )
+    once = {**body, "approval_token": token}
+    assert Api().post("approvals/consume", once, key=tenant.key).status_code == 200
+    assert refusal(Api().post("approvals/consume", once, key=tenant.key)) == (
+        409,
+        "approval_token_replayed",
+    )

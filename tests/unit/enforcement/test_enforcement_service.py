@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -14,11 +16,14 @@ from enforcement.gate import failsafe
 from enforcement.gate.decision import decide, decode_context, encode, outcome_sha256
 from enforcement.models import Decision, LedgerEntry
 from enforcement.reconciliation.operations import Actuals, IdempotencyKeyReused, reconcile
+from enforcement.review.claim import claim_token
+from enforcement.review.consume import Binding, TokenReplayed, consume
 from governance.policies.queries import read_live_policy
 from tests.client import Api
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World, system_actor
 from tests.integration.test_reconciliation import make_due, overdue
+from tests.reviews import approve, open_shop
 from valdrix.kernel.db import reading
 from valdrix.kernel.ids import new_id
 
@@ -143,3 +148,41 @@ def _processed(trigger: str, status: str) -> float:
     name = "valdrix_ops_enforcement_reservation_reconciliations_total"
     labels = {"trigger": trigger, "status": status}
     return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_consume_approval_token_rejects_replay(tenant: World) -> None:
+    shop = open_shop(tenant)
+    shop.budget("1000.00")
+    asked = shop.ask("300.00")
+    approve(tenant.owner, asked["approval_request_id"])
+    claimed = claim_token(
+        principal=tenant.member.principal,
+        approval_id=uuid.UUID(asked["approval_request_id"]),
+        rotate=False,
+        issuer="valdrix",
+        clock=lambda: datetime.now(UTC),
+    )
+    binding = Binding(
+        monthly_delta_usd=Decimal("300.0000"),
+        expected_request_fingerprint=asked["request_fingerprint"],
+        idempotency_key="the-key",
+    )
+
+    def present(binding: Binding) -> tuple[dict[str, Any], bool]:
+        return consume(
+            principal=tenant.member.principal,
+            text=claimed.text,
+            binding=binding,
+            issuer="valdrix",
+            clock=lambda: datetime.now(UTC),
+        )
+
+    first, is_first_replay = present(binding)
+    again, is_replay = present(binding)
+
+    assert (is_first_replay, is_replay, again) == (False, True, first)
+    with pytest.raises(TokenReplayed):
+        present(replace(binding, idempotency_key=None))
+    with reading(tenant.id):
+        events = LedgerEntry.objects.filter(tenant_id=tenant.id, event="token_consumed")
+        assert events.count() == 1

@@ -1,0 +1,164 @@
+"""Groups that must agree, permissions beyond a role, and who may say who reviews."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.client import Api
+from tests.factories.headroom import Shop
+from tests.factories.tenants import Person, World
+from tests.preflight import build_preflight
+from tests.reviews import ASKS, act, admit, approve, check_books, open_shop, queue_of, refusal, show
+
+RULE = {
+    "id": "both",
+    "environment": "prod",
+    "reviewer_roles": ["owner", "member"],
+    "reviewer_groups_all": ["finance", "platform"],
+    "required": 2,
+}
+
+
+@pytest.fixture
+def shop(tenant: World) -> Shop:
+    made = open_shop(tenant, approval_routing_rules=[RULE])
+    made.budget("5000.00")
+    return made
+
+
+def put_group(world: World, name: str, *people: Person) -> None:
+    created = Api().post("reviewer-groups", {"name": name}, key=world.owner.key)
+    assert created.status_code == 201, created.content
+    body = {"person_ids": [person.user_id for person in people]}
+    path = f"reviewer-groups/{created.json()['id']}"
+    assert Api().put(path, body, key=world.owner.key).json()["person_ids"] == sorted(
+        body["person_ids"]
+    )
+
+
+def permit(world: World, person: Person, *permissions: str) -> None:
+    path = f"members/{person.user_id}/approval-permissions"
+    response = Api().put(path, {"permissions": list(permissions)}, key=world.owner.key)
+    assert response.status_code == 200, response.content
+
+
+def test_one_of_finance_and_one_of_platform(shop: Shop) -> None:
+    world = shop.world
+    frida, piet, both = (admit(world, "member", name) for name in ("frida", "piet", "both"))
+    put_group(world, "finance", frida, both)
+    put_group(world, "platform", piet, both)
+    asked = shop.ask("300.00", environment="prod")
+    approval_id = asked["approval_request_id"]
+    assert refusal(act(frida, approval_id, "approve")) == (403, "approval_permission_missing")
+    for person in (frida, piet, both):
+        permit(world, person, "enforcement.approve.prod")
+    assert refusal(act(world.owner, approval_id, "approve")) == (403, "reviewer_group_missing")
+    assert queue_of(world.owner) == []
+    assert queue_of(frida) == queue_of(both) == [approval_id]
+
+    assert approve(both, approval_id)["status"] == "pending", "one person stands for one group"
+    assert queue_of(both) == []
+    answer = approve(frida, approval_id)
+
+    assert (answer["status"], answer["approvals_given"]) == ("approved", 2)
+    eligible = show(world.member, approval_id)["eligible_reviewers"]
+    assert {one["username"] for one in eligible} == {frida.username, piet.username, both.username}
+    check_books(world)
+
+
+def test_two_of_one_group_are_not_enough(shop: Shop) -> None:
+    world = shop.world
+    people = [admit(world, "member", name) for name in ("fa", "fb", "pa")]
+    put_group(world, "finance", *people[:2])
+    put_group(world, "platform", people[2])
+    for person in people:
+        permit(world, person, "enforcement.approve.prod")
+    approval_id = shop.ask("300.00", environment="prod")["approval_request_id"]
+    assert approve(people[0], approval_id)["status"] == "pending"
+    assert refusal(act(people[1], approval_id, "approve")) == (403, "reviewer_group_missing")
+    assert queue_of(people[1]) == []
+    assert approve(people[2], approval_id)["status"] == "approved"
+
+
+def test_a_verdict_of_somebody_who_may_not_judge_any_more_does_not_count(shop: Shop) -> None:
+    world = shop.world
+    frida, piet, other = (admit(world, "member", name) for name in ("frida", "piet", "other"))
+    put_group(world, "finance", frida, other)
+    put_group(world, "platform", piet)
+    for person in (frida, piet, other):
+        permit(world, person, "enforcement.approve.prod")
+    approval_id = shop.ask("300.00", environment="prod")["approval_request_id"]
+    approve(frida, approval_id)
+    permit(world, frida)
+    answer = approve(piet, approval_id)
+    assert (answer["status"], answer["approvals_given"]) == ("pending", 1)
+    assert approve(other, approval_id)["status"] == "approved"
+
+
+def test_members_review_by_an_explicit_rule_and_permission_only(tenant: World) -> None:
+    shop = open_shop(tenant)
+    shop.budget("5000.00")
+    rita = admit(tenant, "member", "rita")
+    permit(tenant, rita, "enforcement.approve.nonprod", "enforcement.approve.prod")
+    approval_id = shop.ask("300.00")["approval_request_id"]
+    assert refusal(act(rita, approval_id, "approve")) == (403, "reviewer_role_missing")
+    rule = {"id": "members", "reviewer_roles": ["member"]}
+    shop.publish(thresholds=ASKS, approval_routing_rules=[rule])
+    routed = shop.ask("300.00", key="again", resource_reference="x")["approval_request_id"]
+    assert queue_of(rita) == [routed]
+    assert approve(rita, routed)["status"] == "approved"
+
+
+def test_a_growing_question_has_to_be_judged_again(tenant: World) -> None:
+    shop = open_shop(tenant, approvals={"nonprod": {"required": 2}})
+    shop.budget("5000.00")
+    second, third = admit(tenant, "owner", "olga"), admit(tenant, "owner", "otto")
+
+    def plan(amount: str, run: str) -> dict[str, Any]:
+        body = build_preflight(run_id=run, cost_estimate=None, estimated_monthly_delta_usd=amount)
+        answer: dict[str, Any] = Api().post("gate/terraform/preflight", body, key=tenant.key).json()
+        return answer
+
+    approval_id = plan("200.00", "r1")["approval_request_id"]
+    approve(tenant.owner, approval_id)
+    assert plan("400.00", "r2")["approval_request_id"] == approval_id
+    assert show(tenant.owner, approval_id)["approvals_given"] == 0
+    assert approve(second, approval_id)["status"] == "pending"
+    answer = approve(third, approval_id)
+    assert (answer["status"], answer["max_monthly_delta_usd"]) == ("approved", "400.0000")
+    check_books(tenant)
+
+
+def test_only_owners_say_who_reviews(tenant: World, other_tenant: World) -> None:
+    for person in (tenant.member, tenant.admin):
+        assert Api().get("reviewer-groups", key=person.key).status_code == 403
+        assert Api().post("reviewer-groups", {"name": "x"}, key=person.key).status_code == 403
+        path = f"members/{person.user_id}/approval-permissions"
+        assert Api().put(path, {"permissions": []}, key=person.key).status_code == 403
+    put_group(tenant, "finance", tenant.member)
+    owner = tenant.owner.key
+    assert refusal(Api().post("reviewer-groups", {"name": "finance"}, key=owner)) == (
+        409, "reviewer_group_exists",
+    )  # fmt: skip
+    group_id = Api().get("reviewer-groups", key=owner).json()["results"][0]["id"]
+    path = f"reviewer-groups/{group_id}"
+    for people in ([other_tenant.member.user_id], [-1], [2**70], ["1"], [True], "all"):
+        assert Api().put(path, {"person_ids": people}, key=owner).status_code == 422
+    assert Api().delete(path, key=other_tenant.owner.key).status_code == 404
+    stranger = f"members/{other_tenant.member.user_id}/approval-permissions"
+    assert Api().put(stranger, {"permissions": []}, key=owner).status_code == 404
+    mine = f"members/{tenant.member.user_id}/approval-permissions"
+    assert Api().put(mine, {"permissions": ["approve.all"]}, key=owner).status_code == 422
+    assert Api().delete(path, key=owner).status_code == 204
+    assert Api().get("reviewer-groups", key=owner).json()["results"] == []
+
+
+def test_who_leaves_is_no_reviewer_when_they_come_back(tenant: World) -> None:
+    rita = admit(tenant, "member", "rita")
+    put_group(tenant, "finance", rita)
+    permit(tenant, rita, "enforcement.approve.prod")
+    assert Api().delete(f"members/{rita.user_id}", key=tenant.owner.key).status_code == 204
+    groups = Api().get("reviewer-groups", key=tenant.owner.key).json()["results"]
+    assert groups[0]["person_ids"] == []
