@@ -83,7 +83,7 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
         return [{"bearer": []}, {"apiKeyHeader": []}]
 
 
-class ClusterScheme(ApiKeyScheme):
+class ClusterScheme(ApiKeyScheme):  # type: ignore[no-untyped-call]
     """Describes how a cluster's own secret, or an API key, comes with a review."""
 
     target_class = "governance.api.cluster_authentication.ClusterAuthentication"
