@@ -6,24 +6,13 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from django.db import OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection
 
-from valdrix.kernel.db import sqlstate_of, transaction_required
+from valdrix.kernel.db import Rows, Statement, sqlstate_of, transaction_required
 from valdrix.kernel.metrics import GATE_LOCK_EVENTS
 from valdrix.kernel.problems import Refused
 
-_LOCK = """
-SELECT id, kind FROM billing_account
- WHERE tenant_id = %(tenant)s AND (
-       kind = 'exposure'
-    OR (kind = 'budget' AND active AND project_id = %(project)s
-        AND (environment IS NULL OR environment = %(environment)s)
-        AND (team IS NULL OR team = %(team)s))
-    OR (kind = 'grant' AND voided_at IS NULL AND remaining_usd > 0
-        AND (expires_at IS NULL OR expires_at > %(now)s)
-        AND (project_id IS NULL OR project_id = %(project)s)))
- ORDER BY id
-"""
+_SELECT = "SELECT id, kind FROM billing_gate_accounts(%s, %s, %s, %s, %s, %s)"
 
 _NOT_HAD = frozenset({"55P03", "40P01"})
 
@@ -63,26 +52,33 @@ class AccountScope:
         self.team = team
 
 
-def lock_accounts(scope: AccountScope, *, now: datetime) -> list[uuid.UUID]:
+def lock_statement(scope: AccountScope, *, now: datetime) -> Statement:
+    """Return the lock of :func:`lock_accounts` as a statement to be sent with others."""
+    return _SELECT, _parameters(scope, now=now, locking=True)
+
+
+def lock_accounts(
+    scope: AccountScope, *, now: datetime, rows: Rows | None = None
+) -> list[uuid.UUID]:
     """Lock every account that a question can touch, ordered by primary key; return their ids.
 
     The tenant's exposure account is among them always, and is opened the first time.
 
+    :param rows: what :func:`lock_statement` returned, where it was sent ahead.
     :raises GateLockTimeout: when ``lock_timeout`` runs out or a deadlock is broken.
     :raises GateLockContended: when even then there is no row to hold.
     """
     transaction_required()
     try:
-        rows = _select(scope, now=now, locking=" FOR UPDATE")
+        if rows is None:
+            rows = _select(scope, now=now, locking=True)
         if not _holds_exposure(rows):
             with connection.cursor() as cursor:
                 cursor.execute(_OPEN_EXPOSURE, [scope.tenant_id, now])
-            rows = _select(scope, now=now, locking=" FOR UPDATE")
+            rows = _select(scope, now=now, locking=True)
     except OperationalError as error:
-        if sqlstate_of(error) not in _NOT_HAD:
-            raise
-        GATE_LOCK_EVENTS.labels("timeout").inc()
-        raise GateLockTimeout("The accounts' locks were not had in time.") from error
+        refuse_lock(error)
+        raise
     if not _holds_exposure(rows):
         GATE_LOCK_EVENTS.labels("contended").inc()
         raise GateLockContended("The accounts' locks are contended.")
@@ -90,24 +86,31 @@ def lock_accounts(scope: AccountScope, *, now: datetime) -> list[uuid.UUID]:
     return [account_id for account_id, _ in rows]
 
 
-def _holds_exposure(rows: list[tuple[uuid.UUID, str]]) -> bool:
+def refuse_lock(error: DatabaseError) -> None:
+    """Count and refuse a lock that was not had in time; any other error passes.
+
+    :raises GateLockTimeout: when ``lock_timeout`` ran out or a deadlock was broken.
+    """
+    if sqlstate_of(error) in _NOT_HAD:
+        GATE_LOCK_EVENTS.labels("timeout").inc()
+        raise GateLockTimeout("The accounts' locks were not had in time.") from error
+
+
+def _holds_exposure(rows: Rows) -> bool:
     return any(kind == "exposure" for _, kind in rows)
 
 
 def find_accounts(scope: AccountScope, *, now: datetime) -> list[uuid.UUID]:
     """Return what :func:`lock_accounts` would lock, without locking: for dry runs."""
-    return [account_id for account_id, _ in _select(scope, now=now, locking="")]
+    return [account_id for account_id, _ in _select(scope, now=now, locking=False)]
 
 
-def _select(scope: AccountScope, *, now: datetime, locking: str) -> list[tuple[uuid.UUID, str]]:
-    parameters: dict[str, Any] = {
-        "tenant": scope.tenant_id,
-        "project": scope.project_id,
-        "environment": scope.environment,
-        "team": scope.team,
-        "now": now,
-    }
+def _select(scope: AccountScope, *, now: datetime, locking: bool) -> Rows:
     with connection.cursor() as cursor:
-        cursor.execute(_LOCK + locking, parameters)
-        rows: list[tuple[uuid.UUID, str]] = cursor.fetchall()
+        cursor.execute(_SELECT, _parameters(scope, now=now, locking=locking))
+        rows: Rows = cursor.fetchall()
     return rows
+
+
+def _parameters(scope: AccountScope, *, now: datetime, locking: bool) -> tuple[Any, ...]:
+    return (scope.tenant_id, scope.project_id, scope.environment, scope.team, now, locking)

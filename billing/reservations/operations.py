@@ -6,107 +6,79 @@ import uuid
 from decimal import Decimal
 from typing import Final
 
-from django.db import connection
+import msgspec
+from django.db import DatabaseError
 
 from billing.reservations.domain import HoldOrder
-from billing.reservations.models import EMERGENCY_CREDIT, RESERVED_CREDIT
-from valdrix.kernel.db import transaction_required
+from billing.reservations.models import CREDIT_KINDS
+from valdrix.kernel.db import Call, Together, call_now, sqlstate_of
 
-_CREDIT_KINDS: Final = (RESERVED_CREDIT, EMERGENCY_CREDIT)
-
-_OPEN_CHARGE: Final = """
-INSERT INTO billing_charge (id, tenant_id, family_id, is_shadow, state, project_id, environment,
-    action, resource_reference, change_fingerprint, change_digest, change_is_computed, run_id,
-    held_usd, own_usd, taken_usd, family_held_usd, opened_at)
-VALUES (%(id)s, %(tenant)s, %(family)s, %(shadow)s, 'active', %(project)s, %(environment)s,
-    %(action)s, %(reference)s, %(fingerprint)s, %(digest)s, %(computed)s, %(run)s,
-    %(held)s, %(own)s, 0, %(family_held)s, %(at)s)
-"""
-
-_JOIN_CHARGE: Final = """
-UPDATE billing_charge SET held_usd = held_usd + %(held)s, own_usd = own_usd + %(own)s,
-       -- A stage with a computed digest names the change for later runs.
-       change_fingerprint = CASE WHEN %(adopts)s THEN %(fingerprint)s ELSE change_fingerprint END,
-       change_digest = CASE WHEN %(adopts)s THEN %(digest)s ELSE change_digest END,
-       change_is_computed = change_is_computed OR %(adopts)s
- WHERE id = %(id)s
-"""
-
-_RESERVE: Final = """
-WITH reservation AS (
-    INSERT INTO billing_reservation (decision_id, tenant_id, charge_id, parent_charge_id, state,
-        own_usd, taken_usd, month, reserved_at, due_at)
-    VALUES (%(decision)s, %(tenant)s, %(charge)s, %(parent)s, 'active', %(own)s, %(taken)s,
-        %(month)s, %(at)s, %(due)s)
-), line AS (
-    INSERT INTO billing_reservation_line (reservation_id, tenant_id, account_id, kind, is_shadow,
-        state, position, amount_usd, posted_usd, month)
-    SELECT %(decision)s, %(tenant)s, l.account, l.kind, %(shadow)s, 'pending', l.position,
-           l.amount, 0, %(month)s
-      FROM unnest(%(accounts)s::uuid[], %(kinds)s::text[], %(amounts)s::numeric[])
-           WITH ORDINALITY AS l (account, kind, amount, position)
-), parent AS (
-    UPDATE billing_charge SET taken_usd = taken_usd + %(taken)s
-     WHERE id = %(parent)s AND %(taken)s > 0
-)
-UPDATE billing_account a
-   SET pending_usd = a.pending_usd + d.pending, shadow_pending_usd = a.shadow_pending_usd + d.shadow,
-       remaining_usd = a.remaining_usd - d.credit, reserved_usd = a.reserved_usd + d.credit
-  FROM unnest(%(accounts)s::uuid[], %(pending)s::numeric[], %(shadows)s::numeric[],
-              %(credits)s::numeric[]) AS d (id, pending, shadow, credit)
- WHERE a.id = d.id AND d.pending + d.shadow + d.credit > 0
-"""
-
-_FAMILY: Final = """
-UPDATE billing_charge SET family_held_usd = family_held_usd + %s WHERE id = %s
-"""
+_HOLD: Final = "SELECT billing_hold_all(%s::jsonb)"
+_ACCOUNTS_MOVED: Final = "VX007"
 
 
 class AccountsMoved(RuntimeError):
     """A locked account was not there to be charged: a defect, never a legal state."""
 
 
-def hold(*, order: HoldOrder) -> None:
+def hold(*, order: HoldOrder, together: Together | None = None) -> None:
     """Reserve what a decision holds; the accounts and charges it names are already locked.
 
+    :param together: what the write is sent with, at the end of the transaction.
     :raises NotInTransaction: outside the decision's transaction.
     :raises AccountsMoved: when a line's account was not updated; nothing is kept.
     :raises django.db.IntegrityError: when a kept total would break a constraint, likewise.
     """
-    transaction_required()
-    charge_id = order.charge.charge_id if order.charge else order.new_charge_id
-    if order.charge is None:
-        _open_charge(order)
-    else:
-        _join_charge(order)
-    parts = _parts(order)
-    charged = sum(1 for line in order.lines if line.amount_usd > 0)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _RESERVE,
-            {
-                "decision": order.decision_id,
-                "tenant": order.change.tenant_id,
-                "charge": charge_id,
-                "parent": order.parent.charge_id if order.parent else None,
-                "own": order.own_usd,
-                "taken": order.taken_usd,
-                "month": order.month,
-                "at": order.reserved_at,
-                "due": order.due_at,
-                "shadow": order.change.is_shadow,
-                "accounts": [line.account_id for line in order.lines],
-                "kinds": [line.kind for line in order.lines],
-                "amounts": [line.amount_usd for line in order.lines],
-                "pending": [part[0] for part in parts],
-                "shadows": [part[1] for part in parts],
-                "credits": [part[2] for part in parts],
-            },
-        )
-        if cursor.rowcount != charged:
-            raise AccountsMoved(f"{cursor.rowcount} of {charged} accounts were charged")
-        if order.own_usd > 0 and (order.charge or order.parent):
-            cursor.execute(_FAMILY, [order.own_usd, _family_id(order)])
+    if together is not None:
+        together.later(hold_call(order))
+        return
+    try:
+        call_now(hold_call(order))
+    except DatabaseError as error:
+        if sqlstate_of(error) != _ACCOUNTS_MOVED:
+            raise
+        raise AccountsMoved("a locked account was not charged") from error
+
+
+def hold_call(order: HoldOrder) -> Call:
+    """Return the write of :func:`hold` as a call to be sent with others."""
+    change, lines, parts = order.change, order.lines, _parts(order)
+    document = {
+        "opens": order.charge is None,
+        "charge": order.charge.charge_id if order.charge else order.new_charge_id,
+        "family": _family_id(order),
+        "parent": order.parent.charge_id if order.parent else None,
+        "tenant": change.tenant_id,
+        "decision": order.decision_id,
+        "shadow": change.is_shadow,
+        "project": change.project_id,
+        "environment": change.environment,
+        "action": change.action,
+        "reference": change.resource_reference,
+        "fingerprint": change.fingerprint,
+        "digest": change.digest,
+        "computed": change.is_computed,
+        "run": change.run_id,
+        "adopts": _adopts(order),
+        "own": order.own_usd,
+        "taken": order.taken_usd,
+        "month": order.month,
+        "at": order.reserved_at,
+        "due": order.due_at,
+        "accounts": [line.account_id for line in lines],
+        "kinds": [line.kind for line in lines],
+        "amounts": [line.amount_usd for line in lines],
+        "pending": [part[0] for part in parts],
+        "shadows": [part[1] for part in parts],
+        "credits": [part[2] for part in parts],
+    }
+    return _HOLD, msgspec.json.encode(document).decode()
+
+
+def _adopts(order: HoldOrder) -> bool:
+    """Tell whether a charge that was opened without a computed digest takes this one's."""
+    charge = order.charge
+    return charge is not None and order.change.is_computed and not charge.change_is_computed
 
 
 def _parts(order: HoldOrder) -> list[tuple[Decimal, Decimal, Decimal]]:
@@ -116,7 +88,7 @@ def _parts(order: HoldOrder) -> list[tuple[Decimal, Decimal, Decimal]]:
     for line in order.lines:
         if order.change.is_shadow:
             parts.append((none, line.amount_usd, none))
-        elif line.kind in _CREDIT_KINDS:
+        elif line.kind in CREDIT_KINDS:
             parts.append((none, none, line.amount_usd))
         else:
             parts.append((line.amount_usd, none, none))
@@ -127,46 +99,3 @@ def _family_id(order: HoldOrder) -> uuid.UUID:
     if order.charge is not None:
         return order.charge.family_id
     return order.parent.family_id if order.parent else order.new_charge_id
-
-
-def _open_charge(order: HoldOrder) -> None:
-    change = order.change
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _OPEN_CHARGE,
-            {
-                "id": order.new_charge_id,
-                "tenant": change.tenant_id,
-                "family": _family_id(order),
-                "shadow": change.is_shadow,
-                "project": change.project_id,
-                "environment": change.environment,
-                "action": change.action,
-                "reference": change.resource_reference,
-                "fingerprint": change.fingerprint,
-                "digest": change.digest,
-                "computed": change.is_computed,
-                "run": change.run_id,
-                "held": order.own_usd + order.taken_usd,
-                "own": order.own_usd,
-                "family_held": order.own_usd if order.parent is None else Decimal(0),
-                "at": order.reserved_at,
-            },
-        )
-
-
-def _join_charge(order: HoldOrder) -> None:
-    assert order.charge is not None
-    change = order.change
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _JOIN_CHARGE,
-            {
-                "id": order.charge.charge_id,
-                "held": order.own_usd + order.taken_usd,
-                "own": order.own_usd,
-                "adopts": change.is_computed and not order.charge.change_is_computed,
-                "fingerprint": change.fingerprint,
-                "digest": change.digest,
-            },
-        )

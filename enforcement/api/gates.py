@@ -24,6 +24,7 @@ from enforcement.api.gate_schema import (
     PREFLIGHT_RESPONSE_SCHEMA,
 )
 from enforcement.gate.ask import Ask, TimeBudget
+from enforcement.gate.batch import Answer, evaluate_all
 from enforcement.gate.evaluate import evaluate
 from enforcement.gate.inputs import GateRequest
 from enforcement.reconciliation.approval import ApprovalPending
@@ -59,19 +60,23 @@ def ask_gate(
     :raises Refused: when the principal may not use the project, or the key or fingerprint
         conflicts; nothing was written then.
     """
+    ask = _build_ask(principal, request, may_spend_approval=may_spend_approval)
+    return evaluate(ask, budget=budget or configured_budget())
+
+
+def _build_ask(
+    principal: Principal, request: GateRequest, *, may_spend_approval: bool = False
+) -> Ask:
     require_project(principal, request.project_id)
-    return evaluate(
-        Ask(
-            tenant_id=principal.tenant_id,
-            person_id=principal.person_id,
-            request=request,
-            decision_id=new_id(),
-            charge_id=new_id(),
-            approval_id=new_id(),
-            clock=timezone.now,
-            may_spend_approval=may_spend_approval,
-        ),
-        budget=budget or configured_budget(),
+    return Ask(
+        tenant_id=principal.tenant_id,
+        person_id=principal.person_id,
+        request=request,
+        decision_id=new_id(),
+        charge_id=new_id(),
+        approval_id=new_id(),
+        clock=timezone.now,
+        may_spend_approval=may_spend_approval,
     )
 
 
@@ -165,8 +170,11 @@ class BatchGateView(GateView):
         """Decide each item in the order given; one item's refusal stops no other."""
         principal = principal_of(request)
         items = _read_items(request)
-        results = [_answer_item(principal, item) for item in items]
-        return answer({"results": results})
+        read = [_read_item(principal, item) for item in items]
+        asks = [one for one in read if isinstance(one, Ask)]
+        answers = iter(evaluate_all(asks, budget=configured_budget()))
+        results = [next(answers) if isinstance(one, Ask) else one for one in read]
+        return answer({"results": [_to_result(result) for result in results]})
 
 
 def _read_items(request: Request) -> list[Any]:
@@ -182,13 +190,18 @@ def _read_items(request: Request) -> list[Any]:
     return list(items)
 
 
-def _answer_item(principal: Principal, item: object) -> dict[str, Any]:
-    """Return one item's status and body, as if it had been sent alone."""
+def _read_item(principal: Principal, item: object) -> Ask | Refused:
+    """Return one item's question, or the refusal that it would get if it had been sent alone."""
     try:
-        gate_request = terraform.to_gate_request(
-            item, actor=principal.principal_id, header_key=None
-        )
-        return {"status": 200, "body": ask_gate(principal, gate_request)}
+        request = terraform.to_gate_request(item, actor=principal.principal_id, header_key=None)
+        return _build_ask(principal, request)
     except Refused as refusal:
-        body = problem_document(refusal.problem_code, refusal.detail, errors=refusal.errors)
-        return {"status": refusal.status, "body": body}
+        return refusal
+
+
+def _to_result(result: Answer) -> dict[str, Any]:
+    """Return one item's status and body."""
+    if isinstance(result, Refused):
+        body = problem_document(result.problem_code, result.detail, errors=result.errors)
+        return {"status": result.status, "body": body}
+    return {"status": 200, "body": result}

@@ -6,9 +6,11 @@ import uuid
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
+from typing import Final
 
-from enforcement.decisions.models import Decision
-from valdrix.kernel.db import transaction_required
+import msgspec
+
+from valdrix.kernel.db import Call, call_now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,18 +71,23 @@ class DecisionRecord:
     computed: ContextProvenance | None
 
 
+_APPEND: Final = "SELECT enforcement_append_decisions(%s::json)"
+
+
 def append(*, record: DecisionRecord) -> None:
     """Write one decision, once and for ever.
 
     :raises NotInTransaction: outside the decision's transaction.
     """
-    transaction_required()
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    values["id"] = values.pop("decision_id")
-    values["reason_codes"] = list(record.reason_codes)
-    values["tags"] = list(record.tags)
-    computed = values.pop("computed")
+    call_now(append_call(record))
+
+
+def append_call(record: DecisionRecord) -> Call:
+    """Return the write of :func:`append` as a call to be sent with others."""
+    document = {field.name: getattr(record, field.name) for field in fields(record)}
+    document["id"] = document.pop("decision_id")
+    computed = document.pop("computed")
     if computed is not None:
         for field in fields(computed):
-            values[f"computed_context_{field.name}"] = getattr(computed, field.name)
-    Decision(**values).save(force_insert=True)
+            document[f"computed_context_{field.name}"] = getattr(computed, field.name)
+    return _APPEND, msgspec.json.encode(document).decode()

@@ -73,6 +73,12 @@ class Timer:
         return time.monotonic() - self._started > self._budget_seconds
 
     @property
+    def remaining_ms(self) -> int:
+        """Return what is left of the budget in whole milliseconds, never below zero."""
+        left = self._started + self._budget_seconds - time.monotonic()
+        return max(0, int(left * 1000))
+
+    @property
     def elapsed_ms(self) -> int:
         """Return the time since the evaluation began, in whole milliseconds."""
         return int((time.monotonic() - self._started) * 1000)

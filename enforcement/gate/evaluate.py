@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,30 +18,36 @@ from django.db import DatabaseError, InterfaceError
 
 from billing.accounts.domain import month_of
 from billing.accounts.locking import (
-    AccountScope,
     GateLockContended,
     GateLockTimeout,
     find_accounts,
     lock_accounts,
+    refuse_lock,
 )
-from billing.reservations.domain import Change, HeldLine, HoldOrder
+from billing.reservations.domain import HeldLine, HoldOrder
 from billing.reservations.operations import hold
+from billing.reservations.queries import refuse_contended
 from enforcement.decisions.queries import find_response
-from enforcement.gate import failsafe
+from enforcement.gate import ahead, failsafe
+from enforcement.gate.ahead import (
+    NOTHING,
+    Ahead,
+    Question,
+    put_question,
+    question_ahead,
+)
 from enforcement.gate.ask import Ask, OutOfTime, TimeBudget, Timer
 from enforcement.gate.decision import (
-    DENY,
-    REQUIRE_APPROVAL,
     GateContext,
-    GivenApproval,
     Outcome,
     decide,
     encode,
     is_spending,
 )
-from enforcement.gate.inputs import K8S_ADMISSION, GateInput, normalise, sent_sha256
+from enforcement.gate.inputs import K8S_ADMISSION, normalise
+from enforcement.gate.joint import Alone, Lines, Waiting
 from enforcement.gate.lastknown import last_known
-from enforcement.gate.observing import observe_decision
+from enforcement.gate.observing import observe
 from enforcement.gate.recording import Made, record_decision
 from enforcement.gate.response import (
     Record,
@@ -50,36 +57,31 @@ from enforcement.gate.response import (
     mark_replayed,
 )
 from enforcement.gate.retrying import find_retried
+from enforcement.gate.settling import Decided, Locked, Steps, settle
 from enforcement.gate.sharing import (
     Sharers,
-    build_change,
     find_sharers,
     lock_sharers,
     read_sharing,
 )
 from enforcement.gate.snapshot import read_snapshot
 from enforcement.gate.spending import find_given, lock_given, spend_given
-from enforcement.idempotency.domain import stored_key
-from enforcement.idempotency.operations import Claim, claim_key
+from enforcement.idempotency.operations import KEY_TAKEN, claim_key
 from governance.approvals.operations import ApprovalOrder, OpenedApproval, open_approval
 from governance.policies.governing import GoverningPolicy
 from governance.policies.queries import read_governing_policy
 from valdrix.kernel.db import (
     TimeLimits,
+    Together,
     drop_lost_connection,
     is_database_down,
     reading,
     sqlstate_of,
     time_limit,
     transaction,
+    transaction_together,
 )
-from valdrix.kernel.metrics import (
-    DB_ERRORS,
-    ENTITLEMENT_DENIALS,
-    GATE_DECISIONS,
-    GATE_FAILURES,
-    GATE_LATENCY,
-)
+from valdrix.kernel.metrics import DB_ERRORS, GATE_FAILURES
 from valdrix.kernel.problems import Refused
 
 log = logging.getLogger("valdrix.gate")
@@ -94,10 +96,11 @@ _GRACE_MS: Final = 250
 """The server's own time-outs come first: they leave a connection that can be used again."""
 
 
-class RequestFingerprintMismatch(Refused):
-    """The request is not the one that the caller expected to send."""
+_LINES: Final = Lines()
 
-    code = "request_fingerprint_mismatch"
+
+class _KeyTaken(Exception):
+    """The idempotency key was claimed before; whose request it names is read in another way."""
 
 
 class _PolicyMoved(Exception):
@@ -112,13 +115,7 @@ def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
     """
     timer = Timer(budget)
     response = _evaluate_or_fail_safe(ask, budget, timer)
-    if not response["replayed"]:
-        GATE_DECISIONS.labels(response["source"], response["decision"], response["mode"]).inc()
-        GATE_LATENCY.observe(timer.elapsed_ms / 1000)
-        exceeded = response["entitlement_reason_code"]
-        if exceeded is not None and response["decision"] in {DENY, REQUIRE_APPROVAL}:
-            ENTITLEMENT_DENIALS.labels(exceeded).inc()
-        observe_decision(ask, response, elapsed_ms=timer.elapsed_ms)
+    observe(ask, response, elapsed_ms=timer.elapsed_ms)
     return response
 
 
@@ -149,55 +146,109 @@ def _evaluate_or_fail_safe(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[s
     return _fail_safe(ask, reason, timer)
 
 
-class _Question(msgspec.Struct, frozen=True):
-    """One question as it is worked on: as asked, under which policy, and normalised."""
-
-    ask: Ask
-    governing: GoverningPolicy
-    gate_input: GateInput
-
-    @property
-    def change(self) -> Change:
-        """Return what is being changed, as charges know it."""
-        return build_change(self.ask.tenant_id, self.gate_input, self.governing)
-
-    @property
-    def scope(self) -> AccountScope:
-        """Return which accounts the question touches."""
-        return AccountScope(
-            tenant_id=self.ask.tenant_id,
-            project_id=self.gate_input.project_id,
-            environment=self.gate_input.environment,
-            team=self.gate_input.team,
-        )
-
-
 def _evaluate_once(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
     if ask.request.dry_run:
         with reading(ask.tenant_id, limits=budget.limits()):
             return _rehearse(ask, timer)
+    question = question_ahead(ask)
+    if question is not None:
+        try:
+            return _settle_in_line(question, budget, timer)
+        except _KeyTaken:
+            timer.check()
     with transaction(ask.tenant_id, limits=budget.limits()):
-        return _decide_and_record(ask, timer)
+        question = _read_question(ask)
+        stored = _claim(question)
+        if stored is not None:
+            return mark_replayed(stored)
+        return _decide_and_record(question, timer)
 
 
-def _decide_and_record(ask: Ask, timer: Timer) -> dict[str, Any]:
-    question = _read_question(ask)
-    stored = _claim(question)
-    if stored is not None:
-        return mark_replayed(stored)
-    sharers = lock_sharers(question.change, question.gate_input.parent_decision_id)
-    account_ids = lock_accounts(question.scope, now=ask.clock())
+def _settle_in_line(question: Question, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
+    """Settle a question with those that wait for the same accounts, or alone where it has to be.
+
+    :raises _KeyTaken: when there was nothing to claim.
+    """
+    try:
+        return _LINES.settle(Waiting(question, budget, timer), _settle)
+    except Alone:
+        timer.check()
+        return _evaluate_ahead(question, budget, timer)
+
+
+def _evaluate_ahead(question: Question, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
+    """Evaluate in two round trips: claim, lock and read in the one, write and commit in the other.
+
+    :raises _KeyTaken: when there was nothing to claim; nothing was locked or read then.
+    """
+    ask = question.ask
+    now = ask.clock()
+    try:
+        with transaction_together(
+            ask.tenant_id, limits=budget.limits(), first=ahead.build_statements(question, now)
+        ) as together:
+            governing, read = ahead.take(question, now, together.rows)
+            last_known.keep(ask.tenant_id, governing)
+            if not governing.governs_as(question.governing):
+                raise _PolicyMoved
+            return _decide_and_record(question, timer, read, together)
+    except DatabaseError as error:
+        if sqlstate_of(error) == KEY_TAKEN:
+            raise _KeyTaken from error
+        refuse_lock(error)
+        refuse_contended(error)
+        raise
+
+
+def _settle(batch: list[Waiting]) -> None:
+    """Give each question of a batch its response or its error; raises nothing."""
+    settle(batch, alone=_evaluate_ahead, steps=Steps(decide=_decide, record=_record))
+
+
+def settle_in_time(batch: list[Waiting], budget: TimeBudget) -> None:
+    """Settle a batch of one caller, who waits for it no longer than a gate may take."""
+    with time_limit((budget.total_ms + _GRACE_MS) / 1000):
+        _settle(batch)
+
+
+def _decide_and_record(
+    question: Question, timer: Timer, read: Ahead = NOTHING, together: Together | None = None
+) -> dict[str, Any]:
+    decided = _decide(question, read)
     timer.check()
+    response = _record(question, decided, timer, together)
+    timer.check()
+    return response
+
+
+def _decide(question: Question, read: Ahead) -> Decided:
+    ask = question.ask
+    sharers = lock_sharers(
+        question.change, question.gate_input.parent_decision_id, rows=read.charges
+    )
+    now = read.at or ask.clock()
+    account_ids = lock_accounts(question.scope, now=now, rows=read.accounts)
+    if read.account_ids != account_ids:
+        # The locks were taken once more, and what was read before that may have changed since.
+        read = replace(read, snapshot=None)
     given = None
     if ask.may_spend_approval and not sharers.change.is_shadow:
         given = lock_given(ask.tenant_id, question.gate_input, now=ask.clock())
-    context = _read_context(question, sharers, account_ids, given)
-    outcome = decide(context, question.governing.policy)
+    context = _read_context(question, Locked(sharers, account_ids, given), read)
+    return Decided(sharers, context, decide(context, question.governing.policy))
+
+
+def _record(
+    question: Question, decided: Decided, timer: Timer, together: Together | None
+) -> dict[str, Any]:
+    ask, context, outcome = question.ask, decided.context, decided.outcome
     if outcome.is_holding:
-        hold(order=_hold_order(question, context, outcome, sharers))
+        order = _hold_order(question, context, outcome, decided.sharers)
+        hold(order=order, together=together)
+    if together is not None and (outcome.routing is not None or is_spending(context, outcome)):
+        together.flush()  # What an approval is opened or spent for stands before it.
     approval = _open_approval(ask, context, outcome)
     revoked = spend_given(ask, context) if is_spending(context, outcome) else ()
-    timer.check()
     record = _build_record(ask, context, outcome, timer)
     if approval is not None:
         record = msgspec.structs.replace(record, approval_request_id=str(approval.approval_id))
@@ -214,6 +265,7 @@ def _decide_and_record(ask: Ask, timer: Timer) -> dict[str, Any]:
             revoked=revoked,
             is_fail_safe=False,
         ),
+        together=together,
     )
     return response
 
@@ -226,7 +278,7 @@ def _rehearse(ask: Ask, timer: Timer) -> dict[str, Any]:
     given = None
     if ask.may_spend_approval and not sharers.change.is_shadow:
         given = find_given(ask.tenant_id, question.gate_input, now=ask.clock())
-    context = _read_context(question, sharers, account_ids, given)
+    context = _read_context(question, Locked(sharers, account_ids, given))
     outcome = decide(context, question.governing.policy)
     return build_response(_build_record(ask, context, outcome, timer))
 
@@ -237,57 +289,33 @@ def _read_policy(ask: Ask) -> GoverningPolicy:
     return governing
 
 
-def _read_question(ask: Ask) -> _Question:
-    governing = _read_policy(ask)
-    environment = governing.policy.classify_environment(ask.request.environment)
-    gate_input = normalise(ask.request, environment=environment)
-    expected = ask.request.expected_request_fingerprint
-    if expected is not None and expected != gate_input.request_fingerprint:
-        raise RequestFingerprintMismatch(
-            "The request's fingerprint is not the expected one; nothing was evaluated."
-        )
-    return _Question(ask, governing, gate_input)
+def _read_question(ask: Ask) -> Question:
+    return put_question(ask, _read_policy(ask))
 
 
-def _claim(question: _Question) -> str | None:
-    ask, request = question.ask, question.ask.request
-    if request.idempotency_key is None:
-        return None
-    fingerprint = question.gate_input.request_fingerprint
+def _claim(question: Question) -> str | None:
+    """Return the stored response that a question repeats, or None once its key is claimed."""
+    request = question.ask.request
     if request.retry_seconds is not None:
         return find_retried(
-            question.change, request, request_fingerprint=fingerprint, now=ask.clock()
+            question.change,
+            request,
+            request_fingerprint=question.gate_input.request_fingerprint,
+            now=question.ask.clock(),
         )
-    return claim_key(
-        claim=Claim(
-            tenant_id=ask.tenant_id,
-            source=request.source,
-            stored_key=stored_key(
-                namespace=request.idempotency_namespace, key=request.idempotency_key
-            ),
-            request_fingerprint=fingerprint,
-            sent_sha256=sent_sha256(request),
-            decision_id=ask.decision_id,
-            claimed_at=ask.clock(),
-        )
-    )
+    return None if question.claim is None else claim_key(claim=question.claim)
 
 
-def _read_context(
-    question: _Question,
-    sharers: Sharers,
-    account_ids: list[uuid.UUID],
-    given: GivenApproval | None,
-) -> GateContext:
+def _read_context(question: Question, locked: Locked, read: Ahead = NOTHING) -> GateContext:
     """Read what the decision depends on, by a clock that is read after the locks."""
-    gate_input, governing = question.gate_input, question.governing
+    gate_input, governing, sharers = question.gate_input, question.governing, locked.sharers
     now = question.ask.clock()
     snapshot = read_snapshot(
-        tenant_id=question.ask.tenant_id,
         gate_input=gate_input,
-        account_ids=account_ids,
+        account_ids=locked.account_ids,
         policy=governing.policy,
         now=now,
+        row=read.snapshot_of(now),
     )
     if snapshot.policy_version != governing.version:
         raise _PolicyMoved
@@ -302,12 +330,12 @@ def _read_context(
         sharing=read_sharing(sharers, amount=gate_input.amount_usd),
         parent_is_applicable=sharers.parent_has_room,
         computed=snapshot.computed,
-        given=given,
+        given=locked.given,
     )
 
 
 def _hold_order(
-    question: _Question, context: GateContext, outcome: Outcome, sharers: Sharers
+    question: Question, context: GateContext, outcome: Outcome, sharers: Sharers
 ) -> HoldOrder:
     ask, now = question.ask, context.evaluated_at
     taken = sharers.taken_usd(context.gate_input.amount_usd)
@@ -329,7 +357,7 @@ def _hold_order(
     )
 
 
-def _held_for(question: _Question) -> timedelta:
+def _held_for(question: Question) -> timedelta:
     """Return after which time a reservation is due, unless it was confirmed.
 
     What an admission let through a later admission step may still have refused.

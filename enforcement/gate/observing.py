@@ -7,11 +7,23 @@ from decimal import Decimal
 from typing import Any
 
 from enforcement.gate.ask import Ask
+from enforcement.gate.decision import DENY, REQUIRE_APPROVAL
 from valdrix.kernel.emitter import GATE_DECIDED, Observation, emit
+from valdrix.kernel.metrics import ENTITLEMENT_DENIALS, GATE_DECISIONS, GATE_LATENCY
 
 
-def observe_decision(ask: Ask, response: dict[str, Any], *, elapsed_ms: int) -> None:
-    """Emit one decision, best effort; a dry run decided nothing and is not emitted."""
+def observe(ask: Ask, response: dict[str, Any], *, elapsed_ms: int) -> None:
+    """Count a decision after its commit, and emit it, best effort; a replay was counted before.
+
+    A dry run decided nothing and is not emitted.
+    """
+    if response["replayed"]:
+        return
+    GATE_DECISIONS.labels(response["source"], response["decision"], response["mode"]).inc()
+    GATE_LATENCY.observe(elapsed_ms / 1000)
+    exceeded = response["entitlement_reason_code"]
+    if exceeded is not None and response["decision"] in {DENY, REQUIRE_APPROVAL}:
+        ENTITLEMENT_DENIALS.labels(exceeded).inc()
     if not response["dry_run"]:
         emit(lambda: _build(ask, response, elapsed_ms))
 

@@ -15,10 +15,11 @@ from enforcement.gate.context import ComputedContext
 from enforcement.gate.decision import ENGINE_VERSION, GivenApproval, encode, outcome_sha256
 from enforcement.gate.response import Record
 from enforcement.ledger import domain as ledger
+from enforcement.ledger import operations as ledger_operations
 from enforcement.ledger.domain import EntryFacts
-from enforcement.ledger.operations import append
 from governance.approvals.operations import OpenedApproval
 from governance.policies.governing import GoverningPolicy
+from valdrix.kernel.db import Together
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,53 +57,60 @@ class Made:
         return "pending" if self.approval else None
 
 
-def record_decision(*, ask: Ask, made: Made) -> None:
-    """Append a decision and what it did to the record; the ledger's head is the last lock."""
-    _append_decision(ask, made)
-    append(tenant_id=ask.tenant_id, facts=_ledger_facts(ask, made))
+def record_decision(*, ask: Ask, made: Made, together: Together | None = None) -> None:
+    """Append a decision and what it did to the record; the ledger's head is the last lock.
+
+    :param together: what the writes are sent with, at the end of the transaction.
+    """
+    record, facts = _build_record(ask, made), _ledger_facts(ask, made)
+    if together is None:
+        decisions.append(record=record)
+        ledger_operations.append(tenant_id=ask.tenant_id, facts=facts)
+    else:
+        together.later(decisions.append_call(record))
+        for call in ledger_operations.append_calls(tenant_id=ask.tenant_id, facts=facts):
+            together.later(call)
 
 
-def _append_decision(ask: Ask, made: Made) -> None:
+def _build_record(ask: Ask, made: Made) -> DecisionRecord:
     record, governing = made.record, made.governing
     gate_input = record.gate_input
     outcome_json = encode(record.outcome)
-    decisions.append(
-        record=DecisionRecord(
-            decision_id=ask.decision_id,
-            tenant_id=ask.tenant_id,
-            created_at=record.evaluated_at,
-            source=gate_input.source,
-            project_id=gate_input.project_id,
-            environment=gate_input.environment,
-            action=gate_input.action,
-            resource_reference=gate_input.resource_reference,
-            cost_state=gate_input.cost.state,
-            monthly_delta_usd=gate_input.cost.monthly_delta_usd,
-            hourly_delta_usd=gate_input.cost.hourly_delta_usd,
-            request_fingerprint=gate_input.request_fingerprint,
-            change_fingerprint=gate_input.change_fingerprint,
-            run_id=gate_input.run_id,
-            actor=gate_input.actor,
-            person_id=ask.person_id,
-            idempotency_key=ask.request.idempotency_key,
-            decision=record.outcome.decision,
-            would_have_been=record.outcome.would_have_been,
-            mode=record.outcome.mode,
-            is_fail_safe=made.is_fail_safe,
-            reason_codes=record.outcome.reason_codes,
-            entitlement_reason_code=record.outcome.entitlement_reason_code,
-            approval_request_id=made.approval_id,
-            policy_version=governing.version,
-            policy_document_schema_version=governing.schema_version,
-            policy_document_sha256=governing.sha256,
-            engine_version=ENGINE_VERSION,
-            context_json=made.context_json,
-            outcome_json=outcome_json,
-            outcome_sha256=outcome_sha256(outcome_json),
-            response_json=made.response_json,
-            tags=record.outcome.tags,
-            computed=_provenance(record.computed),
-        )
+    return DecisionRecord(
+        decision_id=ask.decision_id,
+        tenant_id=ask.tenant_id,
+        created_at=record.evaluated_at,
+        source=gate_input.source,
+        project_id=gate_input.project_id,
+        environment=gate_input.environment,
+        action=gate_input.action,
+        resource_reference=gate_input.resource_reference,
+        cost_state=gate_input.cost.state,
+        monthly_delta_usd=gate_input.cost.monthly_delta_usd,
+        hourly_delta_usd=gate_input.cost.hourly_delta_usd,
+        request_fingerprint=gate_input.request_fingerprint,
+        change_fingerprint=gate_input.change_fingerprint,
+        run_id=gate_input.run_id,
+        actor=gate_input.actor,
+        person_id=ask.person_id,
+        idempotency_key=ask.request.idempotency_key,
+        decision=record.outcome.decision,
+        would_have_been=record.outcome.would_have_been,
+        mode=record.outcome.mode,
+        is_fail_safe=made.is_fail_safe,
+        reason_codes=record.outcome.reason_codes,
+        entitlement_reason_code=record.outcome.entitlement_reason_code,
+        approval_request_id=made.approval_id,
+        policy_version=governing.version,
+        policy_document_schema_version=governing.schema_version,
+        policy_document_sha256=governing.sha256,
+        engine_version=ENGINE_VERSION,
+        context_json=made.context_json,
+        outcome_json=outcome_json,
+        outcome_sha256=outcome_sha256(outcome_json),
+        response_json=made.response_json,
+        tags=record.outcome.tags,
+        computed=_provenance(record.computed),
     )
 
 

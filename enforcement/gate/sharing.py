@@ -14,6 +14,7 @@ from billing.reservations.domain import Change, ChargeState
 from enforcement.gate.decision import SHADOW, Sharing
 from enforcement.gate.inputs import GateInput
 from governance.policies.governing import GoverningPolicy
+from valdrix.kernel.db import Rows, Statement
 from valdrix.kernel.money import ZERO
 
 # What nobody has approved, or what was approved and is not spent yet, cannot let another question
@@ -93,10 +94,20 @@ def build_change(tenant_id: uuid.UUID, gate_input: GateInput, governing: Governi
     )
 
 
-def lock_sharers(change: Change, parent_decision_id: str | None) -> Sharers:
-    """Lock the change's own names, then the charges that it may share, in that order."""
-    charges.lock_change(change)
-    return Sharers(change, *charges.lock_charges(change, _identity(parent_decision_id)))
+def lock_sharers(
+    change: Change, parent_decision_id: str | None, *, rows: Rows | None = None
+) -> Sharers:
+    """Lock the change's own names, then the charges that it may share, in that order.
+
+    :param rows: what :func:`lock_statement` returned, where it was sent ahead.
+    """
+    parent = _identity(parent_decision_id)
+    return Sharers(change, *charges.lock_charges(change, parent, rows=rows))
+
+
+def lock_statement(change: Change, parent_decision_id: str | None) -> Statement:
+    """Return the locks of :func:`lock_sharers` as a statement to be sent with others."""
+    return charges.lock_statement(change, _identity(parent_decision_id))
 
 
 def find_sharers(change: Change, parent_decision_id: str | None) -> Sharers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -20,29 +21,25 @@ from billing.accounts.domain import (
     GrantState,
     month_of,
 )
+from billing.accounts.locking import AccountScope
 from billing.plans.domain import FREE, MONTHLY_EXPOSURE_CEILING_USD
+from billing.reservations.models import CREDIT_KINDS
 from enforcement.gate.context import HISTORY_DAYS, ComputedContext, DayCost, build_context
 from enforcement.gate.inputs import GateInput
-from enforcement.gate.waterfall import Accounts
+from enforcement.gate.waterfall import Accounts, Hold
 from governance.policies.domain import Policy
+from valdrix.kernel.db import Rows, Statement
 from valdrix.kernel.money import ZERO
 
-# Amounts travel as text: a JSON number would become a float on the way.
 _READ: Final = """
-SELECT
- (SELECT json_agg(json_build_array(a.kind, a.id, a.project_id, a.environment, a.team, a.basis,
-            a.monthly_limit_usd::text, a.pending_usd::text,
-            coalesce(m.posted_usd, 0)::text, coalesce(m.overrun_usd, 0)::text,
-            (a.shadow_pending_usd + coalesce(m.shadow_posted_usd, 0))::text,
-            a.pool, a.priority, a.expires_at, a.remaining_usd::text,
-            CASE WHEN a.basis = 'actuals' THEN billing_pending_in_costs(a.id, %(project)s)
-                 ELSE 0 END::text) ORDER BY a.id)
-    FROM billing_account a
-    LEFT JOIN billing_account_month m ON m.account_id = a.id AND m.month = %(month)s
-   WHERE a.id = ANY(%(accounts)s)),
- billing_daily_costs(%(project)s, %(since)s, %(until)s),
- (SELECT tier FROM billing_subscription WHERE tenant_id = %(tenant)s),
- (SELECT max(number) FROM governance_policy_version WHERE tenant_id = %(tenant)s)
+SELECT accounts, costs, tier, policy_version
+  FROM enforcement_gate_snapshot(valdrix_current_tenant(), %s, %s::uuid[], %s, %s, %s)
+"""
+# The accounts that were locked by the statement before it, by the same scope and moment.
+_READ_SCOPE: Final = """
+SELECT accounts, costs, tier, policy_version
+  FROM enforcement_gate_snapshot(%s, %s,
+       (SELECT array_agg(id) FROM billing_gate_accounts(%s, %s, %s, %s, %s, false)), %s, %s, %s)
 """
 
 
@@ -59,33 +56,32 @@ class Snapshot:
     policy_version: int
 
 
+def read_statement(scope: AccountScope, *, now: datetime) -> Statement:
+    """Return the read of :func:`read_snapshot` as a statement to be sent behind the locks."""
+    chosen = (scope.tenant_id, scope.project_id, scope.environment, scope.team, now)
+    return _READ_SCOPE, (scope.tenant_id, scope.project_id, *chosen, *_period(now))
+
+
 def read_snapshot(
     *,
-    tenant_id: uuid.UUID,
     gate_input: GateInput,
     account_ids: list[uuid.UUID],
     policy: Policy,
     now: datetime,
+    row: tuple[Any, ...] | None = None,
 ) -> Snapshot:
     """Read everything that a decision depends on, in one statement.
 
     :param account_ids: the locked accounts; of a dry run the ones that would be locked.
     :param now: the clock, read after the locks.
+    :param row: what :func:`read_statement` returned, where it was sent ahead on the same day; it is
+        read again where the accounts are not the locked ones.
     """
-    today = now.astimezone(UTC).date()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _READ,
-            {
-                "tenant": tenant_id,
-                "project": gate_input.project_id,
-                "accounts": account_ids,
-                "month": month_of(now),
-                "since": today - timedelta(days=HISTORY_DAYS - 1),
-                "until": today,
-            },
-        )
-        rows, costs, tier, policy_version = cursor.fetchone()
+    if row is None or [account_id for account_id, _ in accounts_of(row)] != account_ids:
+        with connection.cursor() as cursor:
+            cursor.execute(_READ, [gate_input.project_id, account_ids, *_period(now)])
+            row = cursor.fetchone()
+    rows, costs, tier, policy_version = row
     days = None if costs is None else [_day(row) for row in costs]
     computed = build_context(
         gate_input, days, now=now, stale_after_days=policy.context.stale_cost_days
@@ -106,6 +102,37 @@ def read_snapshot(
         enterprise_ceiling_usd=enterprise_ceiling,
     )
     return Snapshot(accounts=accounts, computed=computed, policy_version=policy_version or 0)
+
+
+def after_holds(row: tuple[Any, ...], holds: Sequence[Hold], *, is_shadow: bool) -> tuple[Any, ...]:
+    """Return what would be read once an outcome's lines are written: for the next one behind it."""
+    accounts = {account[1]: list(account) for account in row[0] or []}
+    for hold in holds:
+        account = accounts[hold.account_id]
+        if is_shadow:
+            account[_SHADOW] = str(Decimal(account[_SHADOW]) + hold.amount_usd)
+        elif hold.kind in CREDIT_KINDS:
+            account[_REMAINING] = str(Decimal(account[_REMAINING]) - hold.amount_usd)
+        else:
+            account[_PENDING] = str(Decimal(account[_PENDING]) + hold.amount_usd)
+    # A grant that is used up is not among what the next one locks.
+    left = [one for one in accounts.values() if one[0] != GRANT or Decimal(one[_REMAINING]) > 0]
+    return (left, *row[1:])
+
+
+def accounts_of(row: tuple[Any, ...]) -> Rows:
+    """Return the ids and kinds of the accounts that were read."""
+    return [(uuid.UUID(account[1]), account[0]) for account in row[0] or []]
+
+
+_PENDING, _SHADOW, _REMAINING = 7, 10, 14
+"""Places of an account's amounts in what is read of it."""
+
+
+def _period(now: datetime) -> tuple[date, date, date]:
+    """Return the month, and the first and the last day of the costs that count at a moment."""
+    today = now.astimezone(UTC).date()
+    return month_of(now), today - timedelta(days=HISTORY_DAYS - 1), today
 
 
 def _day(row: list[Any]) -> DayCost:

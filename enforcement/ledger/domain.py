@@ -128,6 +128,18 @@ def chain(tenant_id: uuid.UUID, head: Head, facts: Iterable[EntryFacts]) -> list
     return entries
 
 
+def open_entry(tenant_id: uuid.UUID, facts: EntryFacts) -> tuple[str, str]:
+    """Return an entry's canonical text in two parts: its sequence, once known, goes between."""
+    text = canonical_bytes(to_document(tenant_id, 0, facts)).decode()
+    # A quotation mark inside a value is escaped, so that this is the member and nothing else.
+    head, member, tail = text.partition(_OPEN_SEQUENCE)
+    assert member
+    return head + _OPEN_SEQUENCE[:-2], "," + tail
+
+
+_OPEN_SEQUENCE: Final = ',"sequence":0,'
+
+
 def hash_entry(prev_hash: bytes, canonical: bytes) -> bytes:
     """Return the hash of an entry: SHA-256 over the previous hash and its canonical bytes."""
     return hashlib.sha256(prev_hash + canonical).digest()

@@ -5,39 +5,30 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from django.db import connection
+import orjson
 
-from enforcement.ledger.domain import ChainedEntry, EntryFacts, chain
-from enforcement.ledger.queries import lock_head
-from valdrix.kernel.db import transaction_required
+from enforcement.ledger.domain import EntryFacts, open_entry
+from valdrix.kernel.db import Call, call_now, transaction_required
 
-_INSERT = """
-INSERT INTO enforcement_ledger_entry (tenant_id, canonical, prev_hash, entry_hash)
-SELECT %s, canonical, prev_hash, entry_hash
-  FROM unnest(%s::text[], %s::bytea[], %s::bytea[])
-       WITH ORDINALITY AS t (canonical, prev_hash, entry_hash, place)
- ORDER BY place
-"""
+_APPEND = "SELECT enforcement_append_ledger(%s::json)"
 
 
-def append(*, tenant_id: uuid.UUID, facts: Sequence[EntryFacts]) -> list[ChainedEntry]:
+def append(*, tenant_id: uuid.UUID, facts: Sequence[EntryFacts]) -> int:
     """Append entries to a tenant's chain, in the order given; the last step of a use case.
 
-    The head stays locked until the transaction ends, so that positions have no gap and follow
-    the order of commits.
+    The database locks the head, gives each entry its place and chains it, in one round trip. The
+    head stays locked until the transaction ends, so that positions have no gap and follow the order
+    of commits.
 
+    :return: the place of the last entry.
     :raises NotInTransaction: outside a transaction.
     """
     transaction_required()
-    entries = chain(tenant_id, lock_head(), facts)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _INSERT,
-            [
-                tenant_id,
-                [entry.canonical for entry in entries],
-                [entry.prev_hash for entry in entries],
-                [entry.entry_hash for entry in entries],
-            ],
-        )
-    return entries
+    items = (item for _, item in append_calls(tenant_id=tenant_id, facts=facts))
+    ((place,),) = call_now((_APPEND, ",".join(items)))
+    return int(place)
+
+
+def append_calls(*, tenant_id: uuid.UUID, facts: Sequence[EntryFacts]) -> list[Call]:
+    """Return the writes of :func:`append` as calls to be sent with others, behind all of them."""
+    return [(_APPEND, orjson.dumps(open_entry(tenant_id, fact)).decode()) for fact in facts]

@@ -100,3 +100,35 @@ DROP FUNCTION enforcement_lock_ledger_head();
 def create_ledger_functions() -> RunSQL:
     """Return the operation that makes the database itself keep the chain."""
     return RunSQL(CREATE, DROP)
+
+
+APPEND: Final = """
+CREATE FUNCTION enforcement_append_ledger(p json) RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    place bigint;
+    previous bytea;
+    entry text;
+    parts json;
+BEGIN
+    SELECT h.sequence, h.entry_hash INTO place, previous FROM enforcement_lock_ledger_head() h;
+    FOR parts IN SELECT * FROM json_array_elements(p) LOOP
+        place := place + 1;
+        -- What stands before an entry's sequence, and what behind it.
+        entry := (parts ->> 0) || place || (parts ->> 1);
+        INSERT INTO enforcement_ledger_entry (tenant_id, canonical, prev_hash, entry_hash)
+        VALUES (valdrix_current_tenant(), entry, previous,
+                sha256(previous || convert_to(entry, 'UTF8')))
+        RETURNING entry_hash INTO previous;
+    END LOOP;
+    RETURN place;
+END $$;
+"""
+
+
+def create_append_function() -> RunSQL:
+    """Return the operation that lets entries be appended in one call.
+
+    It runs with the caller's rights: the trigger above judges what it writes like anything else.
+    """
+    return RunSQL(APPEND, "DROP FUNCTION enforcement_append_ledger;")

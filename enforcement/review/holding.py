@@ -114,7 +114,6 @@ def reserve_approved(
         raise HoldReleased("What the decision held was given back; ask the gate again.")
     live = read_live_policy(locked.decision.tenant_id)
     snapshot = read_snapshot(
-        tenant_id=locked.decision.tenant_id,
         gate_input=locked.gate_input,
         account_ids=locked.account_ids,
         policy=live.policy,

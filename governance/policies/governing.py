@@ -38,6 +38,14 @@ class GoverningPolicy(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     forced_modes: tuple[ForcedModeState, ...]
 
+    def governs_as(self, other: GoverningPolicy) -> bool:
+        """Tell whether another moment's policy and forced modes are the same."""
+        return (self.version, self.sha256, self.forced_modes) == (
+            other.version,
+            other.sha256,
+            other.forced_modes,
+        )
+
     def forced_mode(self, source: str, environment: str) -> Mode | None:
         """Return the lowest mode that is forced for a source and environment, or None."""
         found: Mode | None = None

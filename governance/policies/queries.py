@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from django.db import connection
@@ -22,23 +23,14 @@ from governance.policies.governing import (
 from governance.policies.models import PolicyVersion
 from governance.tenants.models import Tenant
 from valdrix.kernel import strict_json
-from valdrix.kernel.db import transaction_required
+from valdrix.kernel.db import Statement, transaction_required
 from valdrix.kernel.problems import NotFound
 
 _REMEMBERED_TENANTS: Final = 512
 
 _READ_GOVERNING: Final = """
-SELECT v.number, v.sha256, v.schema_version,
-       CASE WHEN v.sha256 = %(known_sha256)s THEN NULL ELSE v.canonical_json END,
-       (SELECT coalesce(json_agg(json_build_object(
-                   'source', f.source, 'environment', f.environment, 'mode', f.mode)
-                   ORDER BY f.id), '[]')::text
-          FROM governance_forced_mode f
-         WHERE f.tenant_id = %(tenant_id)s AND f.until_at > %(now)s)
-  FROM (SELECT 1) AS always
-  LEFT JOIN LATERAL (
-        SELECT number, sha256, schema_version, canonical_json FROM governance_policy_version
-         WHERE tenant_id = %(tenant_id)s ORDER BY number DESC LIMIT 1) AS v ON true
+SELECT number, sha256, schema_version, canonical_json, forced_modes
+  FROM governance_read_policy(%s, %s, %s)
 """
 
 
@@ -87,7 +79,30 @@ def read_governing_policy(tenant_id: uuid.UUID, now: datetime) -> GoverningPolic
     :raises NotInTransaction: outside a transaction.
     :raises InvalidPolicy: when the stored document no longer parses.
     """
-    live, forced_modes = _read(tenant_id, now)
+    return _governing(*_read(tenant_id, now))
+
+
+def policy_statement(
+    tenant_id: uuid.UUID, now: datetime | None, *, known: LivePolicy | GoverningPolicy | None
+) -> Statement:
+    """Return the read of :func:`read_governing_policy` as a statement to be sent with others.
+
+    :param known: the policy whose document need not be sent again.
+    """
+    return _READ_GOVERNING, (tenant_id, now, None if known is None else known.sha256)
+
+
+def take_policy(
+    tenant_id: uuid.UUID, row: Sequence[Any], *, known: LivePolicy | GoverningPolicy | None
+) -> GoverningPolicy:
+    """Return what governs a tenant by the row that :func:`policy_statement` returned.
+
+    :raises InvalidPolicy: when the stored document does not parse.
+    """
+    return _governing(*_take(tenant_id, row, known))
+
+
+def _governing(live: LivePolicy, forced_modes: tuple[ForcedModeState, ...]) -> GoverningPolicy:
     return GoverningPolicy(
         version=live.version,
         sha256=live.sha256,
@@ -120,15 +135,14 @@ def _read(
     transaction_required()
     known = _memory.find(tenant_id)
     with connection.cursor() as cursor:
-        cursor.execute(
-            _READ_GOVERNING,
-            {
-                "tenant_id": tenant_id,
-                "now": now,
-                "known_sha256": known.sha256 if known else None,
-            },
-        )
-        number, sha256, schema_version, canonical_json, forced = cursor.fetchone()
+        cursor.execute(*policy_statement(tenant_id, now, known=known))
+        return _take(tenant_id, cursor.fetchone(), known)
+
+
+def _take(
+    tenant_id: uuid.UUID, row: Sequence[Any], known: LivePolicy | GoverningPolicy | None
+) -> tuple[LivePolicy, tuple[ForcedModeState, ...]]:
+    number, sha256, schema_version, canonical_json, forced = row
     forced_modes = msgspec.json.decode(forced, type=tuple[ForcedModeState, ...])
     if number is None:
         return _EMPTY, forced_modes

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.benchmarks.stack import running_stack
 
-NAMES = ("throughput", "half_load", "endpoints", "decide")
+NAMES = ("throughput", "half_load", "endpoints", "history", "decide")
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import psycopg
 
 from tests.benchmarks import alone, report, sections
+from tests.benchmarks.history import history
 from tests.benchmarks.measuring import NotMeasured, Series
 from tests.benchmarks.sections import Bench, Effort, Say
 from tests.benchmarks.stack import Stack
@@ -59,13 +60,18 @@ def _run_section(name: str, bench: Bench, say: Say) -> dict[str, Any]:
     effort: Effort = bench.effort
     if name == "decide":
         return {"taken_at": taken_at, **alone.time_decide(calls=DECIDE_CALLS[effort.quick])}
-    cases = _MEASURED[name](bench, say)
+    more: dict[str, Any] = {}
+    if name == "history":
+        cases, more = history(bench, say)
+    else:
+        cases = _MEASURED[name](bench, say)
     return {
         "taken_at": taken_at,
         "rounds": effort.rounds,
         "seconds": effort.seconds,
         "tenants": effort.tenants,
         "cases": {case: series.to_document() for case, series in cases.items()},
+        **more,
     }
 
 

@@ -14,6 +14,7 @@ from tests.benchmarks.measuring import Case, Load, Series, measure
 from tests.benchmarks.stack import Stack
 from tests.benchmarks.world import Tenants, create_tenants
 from tests.client import Api
+from tests.factories.tenants import World
 from valdrix.embedded.places import project_directory
 
 GATE: Final = "/api/v1/enforcement/gate/terraform"
@@ -47,7 +48,7 @@ class Effort:
 
 
 FULL: Final = Effort(rounds=5, seconds=2, tenants=50, history=1_000_000, quick=False)
-QUICK: Final = Effort(rounds=1, seconds=1, tenants=5, history=20_000, quick=True)
+QUICK: Final = Effort(rounds=1, seconds=1, tenants=5, history=2_000, quick=True)
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,14 @@ def _gate(bench: Bench, clients: int, *, many: bool) -> Case:
     load = bench.gate(many=many, clients=clients)
     name = f"gate_{'spread' if many else 'hot'}_{clients}"
     return Case(name, f"gate, {tenants}, {_clients(clients)}", load.run)
+
+
+def gate_case(bench: Bench, tenant: World, name: str, title: str) -> Case:
+    """Return ten clients at one tenant's gate."""
+    keys = bench.stack.keys_file(name, [tenant.key])
+    body = bench.stack.body_file(name, world.gate_body())
+    load = Load(bench.stack.base_url, GATE, keys, body, clients=10)
+    return Case(name, f"{title}, {_clients(10)}", load.run)
 
 
 def _clients(clients: int) -> str:

@@ -17,6 +17,7 @@ from tests.factories.headroom import PROJECT, Shop
 from tests.factories.tenants import World, create_world
 from tests.preflight import build_preflight
 from valdrix.kernel.db import transaction
+from valdrix.kernel.ids import new_id
 
 COST_DAYS = 30
 
@@ -85,8 +86,9 @@ def ask_once(world: World) -> str:
 
     :raises AssertionError: when it was not allowed, for which nothing would be held.
     """
-    body = orjson.loads(gate_body().replace("@N@", world.id.hex))
-    headers = {"Idempotency-Key": "bench-first"}
+    number = new_id().hex
+    body = orjson.loads(gate_body().replace("@N@", number))
+    headers = {"Idempotency-Key": number}
     response = Api().post("gate/terraform", body, key=world.key, headers=headers).json()
     assert response["decision"] == "ALLOW", response
     return str(response["decision_id"])

@@ -174,6 +174,7 @@ def test_a_policy_that_never_rests_ends_in_fail_safe(
         return result
 
     with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "question_ahead", lambda ask: None)
         patched.setattr(evaluate, "lock_accounts", lock_and_publish)
         answer = shop.ask("60.00", key="first")
 

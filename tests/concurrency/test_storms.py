@@ -71,9 +71,9 @@ def test_the_thread_storm_notices_gates_that_take_no_lock(
     tenant: World, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.GATE_TIME_BUDGET_MS = settings.GATE_LOCK_TIMEOUT_MS = 30_000
-    locked = locking._select
+    asked = locking._parameters
     monkeypatch.setattr(
-        locking, "_select", lambda scope, now, locking: locked(scope, now=now, locking="")
+        locking, "_parameters", lambda scope, now, locking: asked(scope, now=now, locking=False)
     )
 
     with pytest.raises(AssertionError, match=r"over a limit|no longer so"):

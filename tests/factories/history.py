@@ -86,7 +86,9 @@ def _insert(
     cursor: psycopg.Cursor[Any], table: str, statement: str, replaced: dict[str, str | None]
 ) -> None:
     cursor.execute(
-        "SELECT column_name FROM information_schema.columns WHERE table_name = %s", [table]
+        "SELECT column_name FROM information_schema.columns"
+        " WHERE table_schema = current_schema() AND table_name = %s",
+        [table],
     )
     columns = [name for (name,) in cursor.fetchall() if replaced.get(name, "") is not None]
     values = [replaced.get(name) or f'd."{name}"' for name in columns]

@@ -142,7 +142,7 @@ def test_a_stall_in_the_middle(shop: Shop) -> None:
     """Packets are swallowed and no connection breaks: the budget ends the wait, not the network."""
     with proxied(connection) as proxy:
         shop.ask("1.00", key="seen")
-        cut = proxy.arm(Cut(b"INSERT INTO billing_charge", SWALLOWED))
+        cut = proxy.arm(Cut(b"billing_hold_all", SWALLOWED))
 
         answer = ask_quickly(shop)
 

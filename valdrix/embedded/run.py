@@ -175,8 +175,10 @@ class Run:
         return (
             "valdrix.wsgi:application",
             f"--bind={postmaster.HOST}:{self._port}",
-            "--worker-class=sync",
+            # Threads of one process settle together what they ask about the same accounts.
+            "--worker-class=gthread",
             f"--workers={os.environ.get('WEB_CONCURRENCY', '2')}",
+            f"--threads={os.environ.get('WEB_THREADS', '32')}",
             "--timeout=60",
             "--graceful-timeout=5",
             "--config=python:valdrix.gunicorn_conf",

@@ -8,10 +8,10 @@ connection never carries one tenant's name into another's request.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.db import transaction as _django
@@ -68,13 +68,101 @@ def transaction(tenant_id: uuid.UUID, *, limits: TimeLimits = ORDINARY) -> Itera
         yield
 
 
+Statement = tuple[str, Sequence[Any]]
+"""One statement's text and its parameters."""
+
+Rows = list[tuple[Any, ...]]
+
+
+Call = tuple[str, str]
+"""A statement whose one parameter is a JSON array, and one item of that array as JSON."""
+
+
+@dataclass(slots=True)
+class Together:
+    """What a transaction sends in few round trips: reads when it begins, writes with its COMMIT.
+
+    :ivar rows: what each of the first statements returned.
+    """
+
+    rows: list[Rows]
+    _later: dict[str, list[str]] = field(default_factory=dict)
+
+    def later(self, call: Call) -> None:
+        """Keep a write until the transaction's end; only what nobody reads before may wait.
+
+        Calls of one statement become one call with all their items, in the order in which they
+        came; the statements run in the order in which they were first called.
+        """
+        text, item = call
+        self._later.setdefault(text, []).append(item)
+
+    def flush(self) -> None:
+        """Send what waits now, because something is about to read it or be read after it."""
+        if self._later:
+            _send(self._statements())
+            self._later.clear()
+
+    def commit(self) -> None:
+        """Send what waits and COMMIT, in one round trip; a failure of either commits nothing."""
+        _send([*self._statements(), ("COMMIT", ())])
+
+    def _statements(self) -> list[Statement]:
+        return [(text, (f"[{','.join(items)}]",)) for text, items in self._later.items()]
+
+
+def call_now(call: Call) -> Rows:
+    """Send one call by itself and return its rows.
+
+    :raises NotInTransaction: outside a transaction.
+    """
+    transaction_required()
+    text, item = call
+    return _send([(text, (f"[{item}]",))])[0]
+
+
+@contextmanager
+def transaction_together(
+    tenant_id: uuid.UUID, *, limits: TimeLimits = ORDINARY, first: Sequence[Statement]
+) -> Iterator[Together]:
+    """Run a block as :func:`transaction` does, with BEGIN and COMMIT in the company of statements.
+
+    The server runs them one after the other, each on what was committed before it began; after
+    one that fails, those behind it are not run.
+
+    :param first: statements to run before the block; what they returned is in ``rows``.
+    :raises RuntimeError: when a transaction is already open on this connection.
+    """
+    with _django.atomic(durable=True):
+        # From here on the driver begins nothing by itself: BEGIN is the first statement sent.
+        connection.connection.autocommit = True
+        begun = _send([("BEGIN", ()), _binding(tenant_id, limits), *first])
+        together = Together(begun[2:])
+        yield together
+        together.commit()
+
+
+def _send(statements: Sequence[Statement]) -> list[Rows]:
+    """Send statements in one message and return the rows of each."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            ";\n".join(text for text, _ in statements),
+            [parameter for _, parameters in statements for parameter in parameters],
+        )
+        found = []
+        for _ in statements:
+            found.append(cursor.fetchall() if cursor.description else [])
+            cursor.nextset()
+    return found
+
+
 @contextmanager
 def reading(tenant_id: uuid.UUID, *, limits: TimeLimits = ORDINARY) -> Iterator[None]:
     """Run a block that only reads one tenant's rows; the database refuses writes in it."""
     with _django.atomic(durable=True):
         with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION READ ONLY")
-        _bind(tenant_id, limits)
+            text, parameters = _binding(tenant_id, limits)
+            cursor.execute(f"{text}, set_config('transaction_read_only', 'on', true)", parameters)
         yield
 
 
@@ -170,16 +258,20 @@ def drop_lost_connection() -> None:
 
 def _bind(tenant_id: uuid.UUID, limits: TimeLimits) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT set_config('valdrix.tenant', %s, true),"
-            " set_config('lock_timeout', %s, true),"
-            " set_config('statement_timeout', %s, true),"
-            # Locks of a caller that went silent in the middle are not held for longer than that.
-            " set_config('idle_in_transaction_session_timeout', %s, true)",
-            [
-                str(tenant_id),
-                str(limits.lock_timeout_ms),
-                str(limits.statement_timeout_ms),
-                str(limits.statement_timeout_ms or _IDLE_TIMEOUT_MS),
-            ],
-        )
+        cursor.execute(*_binding(tenant_id, limits))
+
+
+def _binding(tenant_id: uuid.UUID, limits: TimeLimits) -> Statement:
+    text = (
+        "SELECT set_config('valdrix.tenant', %s, true),"
+        " set_config('lock_timeout', %s, true),"
+        " set_config('statement_timeout', %s, true),"
+        # Locks of a caller that went silent in the middle are not held for longer than that.
+        " set_config('idle_in_transaction_session_timeout', %s, true)"
+    )
+    return text, (
+        str(tenant_id),
+        str(limits.lock_timeout_ms),
+        str(limits.statement_timeout_ms),
+        str(limits.statement_timeout_ms or _IDLE_TIMEOUT_MS),
+    )

@@ -35,13 +35,18 @@ def lock_keys(lock_class: LockClass, tenant_id: uuid.UUID, names: Iterable[str])
     :raises django.db.OperationalError: when ``lock_timeout`` runs out (SQLSTATE 55P03).
     """
     transaction_required()
-    numbers = sorted({_number(lock_class, tenant_id, name) for name in names})
+    numbers = lock_numbers(lock_class, tenant_id, names)
     if not numbers:
         return
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key", [numbers]
         )
+
+
+def lock_numbers(lock_class: LockClass, tenant_id: uuid.UUID, names: Iterable[str]) -> list[int]:
+    """Return the numbers of named locks in the order in which they are taken, each once."""
+    return sorted({_number(lock_class, tenant_id, name) for name in names})
 
 
 def _number(lock_class: LockClass, tenant_id: uuid.UUID, name: str) -> int:

@@ -62,6 +62,11 @@ GATE_LATENCY: Final = Histogram(
     "Time of one evaluation.",
     buckets=_LATENCY_BUCKETS,
 )
+GATE_BATCH_SIZE: Final = Histogram(
+    "valdrix_ops_enforcement_gate_batch_size",
+    "Questions that were settled together, by one lock and one commit.",
+    buckets=(1, 2, 4, 8, 16, 32, 64),
+)
 GATE_LOCK_EVENTS: Final = Counter(
     "valdrix_ops_enforcement_gate_lock_events",
     "What became of waiting for a gate's locks.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -112,9 +113,27 @@ class DatabaseWrapper(base.DatabaseWrapper):
             guard.release()
 
     def is_usable(self) -> bool:
-        """Tell whether the connection answers, and soon."""
+        """Tell whether the connection answers, and soon.
+
+        A server that ended a session has closed its socket, which is seen without asking; one that
+        has gone silent is found by the first statement, under its caller's own limit.
+        """
+        if self.connection is not None and _is_quiet(self.connection):
+            return True
         with time_limit(_USABLE_SECONDS):
             return super().is_usable()
+
+
+def _is_quiet(connection: Connection) -> bool:
+    """Tell whether a connection is open and idle, with nothing to read: no message and no end."""
+    pgconn = connection.pgconn
+    if pgconn.status != psycopg.pq.ConnStatus.OK:
+        return False
+    if pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        return False
+    waiting = select.poll()
+    waiting.register(pgconn.socket, select.POLLIN | select.POLLHUP | select.POLLERR)
+    return not waiting.poll(0)
 
 
 def _connect_in_time(connect: Callable[[], Connection]) -> Connection:

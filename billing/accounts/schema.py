@@ -1,0 +1,39 @@
+"""Accounts' part of the database schema: the accounts that a gate can touch, locked or not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.db.migrations import RunSQL
+
+_SELECT: Final = """
+        SELECT a.id, a.kind::text FROM billing_account a
+         WHERE a.tenant_id = p_tenant AND (
+               a.kind = 'exposure'
+            OR (a.kind = 'budget' AND a.active AND a.project_id = p_project
+                AND (a.environment IS NULL OR a.environment = p_environment)
+                AND (a.team IS NULL OR a.team = p_team))
+            OR (a.kind = 'grant' AND a.voided_at IS NULL AND a.remaining_usd > 0
+                AND (a.expires_at IS NULL OR a.expires_at > p_now)
+                AND (a.project_id IS NULL OR a.project_id = p_project)))
+         ORDER BY a.id"""
+
+CREATE: Final = f"""
+CREATE FUNCTION billing_gate_accounts(p_tenant uuid, p_project text, p_environment text,
+    p_team text, p_now timestamptz, p_locks boolean) RETURNS TABLE (id uuid, kind text)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+    IF p_locks THEN
+        RETURN QUERY{_SELECT} FOR UPDATE;
+    ELSE
+        RETURN QUERY{_SELECT};
+    END IF;
+END $$;
+"""
+DROP: Final = "DROP FUNCTION billing_gate_accounts;"
+
+
+def create_account_functions() -> RunSQL:
+    """Return the operation that creates them."""
+    return RunSQL(CREATE, DROP)

@@ -1,0 +1,159 @@
+"""Reservations' part of the database schema: what a gate looks up, locks and holds in one call.
+
+The functions run with the caller's rights, so that row-level security holds inside them as it does
+outside; what they save is the way to the database, and planning the same statements each time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.db.migrations import RunSQL
+
+_CHANGE: Final = """p_tenant uuid, p_shadow boolean, p_computed boolean, p_fingerprint text,
+    p_run text, p_project text, p_environment text, p_action text, p_reference text,
+    p_digest text, p_closes boolean, p_decision uuid"""
+_CHANGE_NAMES: Final = """p_tenant, p_shadow, p_computed, p_fingerprint, p_run, p_project,
+        p_environment, p_action, p_reference, p_digest, p_closes, p_decision"""
+_CHARGES: Final = """TABLE (is_parent boolean, id uuid, family_id uuid, held_usd numeric,
+    own_usd numeric, taken_usd numeric, change_is_computed boolean)"""
+
+_ORDERS: Final = """jsonb_to_recordset(p) AS o (opens boolean, charge uuid, family uuid,
+        parent uuid, tenant uuid, decision uuid, shadow boolean, project text, environment text,
+        action text, reference text, fingerprint text, digest text, computed boolean, run text,
+        adopts boolean, own numeric, taken numeric, month date, at timestamptz, due timestamptz,
+        accounts uuid[], kinds text[], amounts numeric[], pending numeric[], shadows numeric[],
+        credits numeric[])"""
+
+CREATE: Final = f"""
+CREATE FUNCTION billing_find_charges({_CHANGE}) RETURNS {_CHARGES}
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+    IF p_computed OR p_run IS NOT NULL THEN
+        RETURN QUERY
+        SELECT false, c.id, c.family_id, c.held_usd, c.own_usd, c.taken_usd, c.change_is_computed
+          FROM (SELECT a.* FROM billing_charge a
+                 WHERE p_computed AND a.tenant_id = p_tenant AND a.state = 'active'
+                   AND a.is_shadow = p_shadow AND a.change_is_computed
+                   AND a.change_fingerprint = p_fingerprint AND a.confirmed_at IS NULL
+                UNION ALL
+                SELECT a.* FROM billing_charge a
+                 WHERE a.tenant_id = p_tenant AND a.state = 'active' AND a.is_shadow = p_shadow
+                   AND a.run_id = p_run AND a.project_id = p_project
+                   AND a.environment = p_environment AND a.action = p_action
+                   AND a.resource_reference = p_reference
+                   -- Within one run a stage without a digest asks about the change that has one.
+                   AND (a.change_digest IS NULL OR p_digest IS NULL OR a.change_digest = p_digest)
+                   -- What was applied is over; only the stage that says so still belongs to it.
+                   AND (a.confirmed_at IS NULL OR p_closes)) c
+         -- The run's own charge of this very change, then the run's own, then another run's.
+         ORDER BY coalesce(c.run_id = p_run AND c.change_digest IS NOT DISTINCT FROM p_digest,
+                           false) DESC, coalesce(c.run_id = p_run, false) DESC, c.id
+         LIMIT 1;
+    END IF;
+    IF p_decision IS NOT NULL THEN
+        RETURN QUERY
+        SELECT true, c.id, c.family_id, c.held_usd, c.own_usd, c.taken_usd, c.change_is_computed
+          FROM billing_reservation r JOIN billing_charge c ON c.id = r.charge_id
+         WHERE r.decision_id = p_decision AND r.tenant_id = p_tenant AND r.state = 'active'
+           AND c.state = 'active' AND c.is_shadow = p_shadow
+           AND c.project_id = p_project AND c.environment = p_environment;
+    END IF;
+END $$;
+
+CREATE FUNCTION billing_lock_charges(p_locks bigint[], {_CHANGE}) RETURNS {_CHARGES}
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    wanted uuid[];
+    found_charges uuid[];
+BEGIN
+    -- The numbers come sorted, and unnest keeps their order.
+    PERFORM pg_advisory_xact_lock(key) FROM unnest(p_locks) AS key;
+    FOR attempt IN 1..3 LOOP
+        SELECT array_agg(DISTINCT one) INTO wanted
+          FROM billing_find_charges({_CHANGE_NAMES}) f, unnest(ARRAY[f.id, f.family_id]) AS one;
+        IF wanted IS NULL THEN
+            RETURN;
+        END IF;
+        -- First charges of families before all others, as settlement locks them.
+        PERFORM c.id FROM billing_charge c WHERE c.tenant_id = p_tenant AND c.id = ANY (wanted)
+          ORDER BY (c.id <> c.family_id), c.id FOR UPDATE;
+        -- Only now do they stand still: what was settled meanwhile is not found again.
+        SELECT array_agg(f.id) INTO found_charges FROM billing_find_charges({_CHANGE_NAMES}) f;
+        IF found_charges IS NULL OR found_charges <@ wanted THEN
+            RETURN QUERY SELECT * FROM billing_find_charges({_CHANGE_NAMES});
+            RETURN;
+        END IF;
+    END LOOP;
+    RAISE EXCEPTION 'other charges take the place of those locked' USING ERRCODE = 'VX005';
+END $$;
+
+CREATE FUNCTION billing_hold_all(p jsonb) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    charged integer;
+    wanted integer;
+BEGIN
+    INSERT INTO billing_charge (id, tenant_id, family_id, is_shadow, state, project_id,
+        environment, action, resource_reference, change_fingerprint, change_digest,
+        change_is_computed, run_id, held_usd, own_usd, taken_usd, family_held_usd, opened_at)
+    SELECT o.charge, o.tenant, o.family, o.shadow, 'active', o.project, o.environment, o.action,
+           o.reference, o.fingerprint, o.digest, o.computed, o.run, o.own + o.taken, o.own, 0,
+           CASE WHEN o.parent IS NULL THEN o.own ELSE 0 END, o.at
+      FROM {_ORDERS} WHERE o.opens;
+    IF p @> '[{{"opens": false}}]' THEN
+        -- No two questions of one transaction ask about the same change.
+        UPDATE billing_charge c
+           SET held_usd = c.held_usd + o.own + o.taken, own_usd = c.own_usd + o.own,
+               -- A stage with a computed digest names the change for later runs.
+               change_fingerprint = CASE WHEN o.adopts THEN o.fingerprint
+                                         ELSE c.change_fingerprint END,
+               change_digest = CASE WHEN o.adopts THEN o.digest ELSE c.change_digest END,
+               change_is_computed = c.change_is_computed OR o.adopts
+          FROM {_ORDERS} WHERE NOT o.opens AND c.id = o.charge;
+    END IF;
+    INSERT INTO billing_reservation (decision_id, tenant_id, charge_id, parent_charge_id, state,
+        own_usd, taken_usd, month, reserved_at, due_at)
+    SELECT o.decision, o.tenant, o.charge, o.parent, 'active', o.own, o.taken, o.month, o.at, o.due
+      FROM {_ORDERS};
+    INSERT INTO billing_reservation_line (reservation_id, tenant_id, account_id, kind, is_shadow,
+        state, position, amount_usd, posted_usd, month)
+    SELECT o.decision, o.tenant, l.account, l.kind, o.shadow, 'pending', l.place, l.amount, 0,
+           o.month
+      FROM {_ORDERS},
+           unnest(o.accounts, o.kinds, o.amounts) WITH ORDINALITY AS l (account, kind, amount, place);
+    UPDATE billing_account a
+       SET pending_usd = a.pending_usd + d.pending,
+           shadow_pending_usd = a.shadow_pending_usd + d.shadow,
+           remaining_usd = a.remaining_usd - d.credit, reserved_usd = a.reserved_usd + d.credit
+      FROM (SELECT l.account, sum(l.pending) AS pending, sum(l.shadow) AS shadow,
+                   sum(l.credit) AS credit
+              FROM {_ORDERS}, unnest(o.accounts, o.pending, o.shadows, o.credits)
+                                AS l (account, pending, shadow, credit)
+             WHERE l.pending + l.shadow + l.credit > 0 GROUP BY l.account) AS d
+     WHERE a.id = d.account;
+    GET DIAGNOSTICS charged = ROW_COUNT;
+    SELECT count(DISTINCT l.account) INTO wanted
+      FROM {_ORDERS}, unnest(o.accounts, o.amounts) AS l (account, amount) WHERE l.amount > 0;
+    IF charged <> wanted THEN
+        RAISE EXCEPTION '% of % accounts were charged', charged, wanted USING ERRCODE = 'VX007';
+    END IF;
+    IF EXISTS (SELECT FROM {_ORDERS} WHERE o.taken > 0 OR NOT (o.opens AND o.parent IS NULL)) THEN
+        UPDATE billing_charge c SET taken_usd = c.taken_usd + o.taken
+          FROM {_ORDERS} WHERE o.taken > 0 AND c.id = o.parent;
+        UPDATE billing_charge c SET family_held_usd = c.family_held_usd + o.own
+          FROM {_ORDERS}
+         WHERE o.own > 0 AND NOT (o.opens AND o.parent IS NULL) AND c.id = o.family;
+    END IF;
+END $$;"""
+DROP: Final = """
+DROP FUNCTION billing_hold_all;
+DROP FUNCTION billing_lock_charges;
+DROP FUNCTION billing_find_charges;
+"""
+
+
+def create_reservation_functions() -> RunSQL:
+    """Return the operation that creates them."""
+    return RunSQL(CREATE, DROP)

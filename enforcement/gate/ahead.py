@@ -1,0 +1,201 @@
+"""Reading ahead: what one evaluation claims, locks and reads, in a single round trip.
+
+The statements are those of the steps, in the same order and each on what was committed before it
+began; what comes back is handed to the step that would have asked. The question is put under the
+policy that the process saw last, and the first thing read is whether that policy still governs.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from billing.accounts import locking
+from billing.accounts.domain import EXPOSURE
+from billing.accounts.locking import AccountScope
+from billing.reservations import queries as charges
+from billing.reservations.domain import Change
+from enforcement.gate import sharing, snapshot
+from enforcement.gate.ask import Ask
+from enforcement.gate.decision import Outcome
+from enforcement.gate.inputs import GateInput, normalise, sent_sha256
+from enforcement.gate.lastknown import last_known
+from enforcement.gate.sharing import build_change
+from enforcement.idempotency.domain import stored_key
+from enforcement.idempotency.operations import Claim, claim_statement
+from governance.policies.governing import GoverningPolicy
+from governance.policies.queries import policy_statement, take_policy
+from valdrix.kernel.db import Rows, Statement
+from valdrix.kernel.problems import Refused
+
+
+class RequestFingerprintMismatch(Refused):
+    """The request is not the one that the caller expected to send."""
+
+    code = "request_fingerprint_mismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question as it is worked on: as asked, under which policy, and normalised.
+
+    :ivar change: what is being changed, as charges know it.
+    :ivar scope: which accounts it touches.
+    :ivar claim: the claim of its key; None for a question without one.
+    """
+
+    ask: Ask
+    governing: GoverningPolicy
+    gate_input: GateInput
+    change: Change
+    scope: AccountScope
+    claim: Claim | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What was read ahead; None where a step has to ask by itself.
+
+    :ivar at: the moment for which the accounts were chosen.
+    """
+
+    charges: Rows | None = None
+    accounts: Rows | None = None
+    snapshot: tuple[Any, ...] | None = None
+    at: datetime | None = None
+
+    @property
+    def account_ids(self) -> list[uuid.UUID]:
+        """Return the accounts that were locked."""
+        return [account_id for account_id, _ in self.accounts or []]
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the very accounts were read that were locked, the exposure among them."""
+        if self.accounts is None or self.snapshot is None:
+            return False
+        is_opened = any(kind == EXPOSURE for _, kind in self.accounts)
+        return is_opened and self.accounts == snapshot.accounts_of(self.snapshot)
+
+    def snapshot_of(self, now: datetime) -> tuple[Any, ...] | None:
+        """Return what was read for the accounts, or None where a day has ended since."""
+        is_same_day = self.at is not None and self.at.date() == now.date()
+        return self.snapshot if is_same_day else None
+
+    def after(self, outcome: Outcome) -> Ahead:
+        """Return what would have been read behind an outcome that the same transaction writes."""
+        assert self.snapshot is not None
+        row = snapshot.after_holds(self.snapshot, outcome.holds, is_shadow=outcome.is_shadow)
+        return replace(self, snapshot=row, accounts=snapshot.accounts_of(row))
+
+
+NOTHING = Ahead()
+
+
+def question_ahead(ask: Ask) -> Question | None:
+    """Return the question under the policy that this process saw last, to be checked soon after.
+
+    None where nothing was seen yet, for a retry that is found by what it asks, and where the
+    fingerprints do not agree: whose fault that is, only the policy in force can tell.
+    """
+    known = last_known.find(ask.tenant_id)
+    if known is None or ask.request.retry_seconds is not None:
+        return None
+    try:
+        return put_question(ask, known)
+    except RequestFingerprintMismatch:
+        return None
+
+
+def put_question(ask: Ask, governing: GoverningPolicy) -> Question:
+    """Return a question under a policy.
+
+    :raises RequestFingerprintMismatch: when it is not the question that its caller expects.
+    """
+    environment = governing.policy.classify_environment(ask.request.environment)
+    gate_input = normalise(ask.request, environment=environment)
+    expected = ask.request.expected_request_fingerprint
+    if expected is not None and expected != gate_input.request_fingerprint:
+        raise RequestFingerprintMismatch(
+            "The request's fingerprint is not the expected one; nothing was evaluated."
+        )
+    return Question(
+        ask=ask,
+        governing=governing,
+        gate_input=gate_input,
+        change=build_change(ask.tenant_id, gate_input, governing),
+        scope=AccountScope(
+            tenant_id=ask.tenant_id,
+            project_id=gate_input.project_id,
+            environment=gate_input.environment,
+            team=gate_input.team,
+        ),
+        claim=_build_claim(ask, gate_input),
+    )
+
+
+def _build_claim(ask: Ask, gate_input: GateInput) -> Claim | None:
+    request = ask.request
+    if request.idempotency_key is None or request.retry_seconds is not None:
+        return None
+    return Claim(
+        tenant_id=ask.tenant_id,
+        source=request.source,
+        stored_key=stored_key(namespace=request.idempotency_namespace, key=request.idempotency_key),
+        request_fingerprint=gate_input.request_fingerprint,
+        sent_sha256=sent_sha256(request),
+        decision_id=ask.decision_id,
+        claimed_at=ask.clock(),
+    )
+
+
+def build_statements(question: Question, now: datetime) -> list[Statement]:
+    """Return the statements of one evaluation up to its decision, in the order of the locks."""
+    statements = [
+        policy_statement(question.scope.tenant_id, now, known=question.governing),
+        sharing.lock_statement(question.change, question.gate_input.parent_decision_id),
+        locking.lock_statement(question.scope, now=now),
+        snapshot.read_statement(question.scope, now=now),
+    ]
+    if question.claim is not None:
+        statements.insert(1, claim_statement(question.claim))
+    return statements
+
+
+def take(question: Question, now: datetime, rows: Sequence[Rows]) -> tuple[GoverningPolicy, Ahead]:
+    """Return what governs the tenant, and what was read ahead."""
+    (policy,), *_, shared, accounts, (read,) = rows
+    governing = take_policy(question.scope.tenant_id, policy, known=question.governing)
+    return governing, Ahead(charges=shared, accounts=accounts, snapshot=read, at=now)
+
+
+def build_joint_statements(questions: Sequence[Question], now: datetime) -> list[Statement]:
+    """Return the statements of several questions about the same accounts: each lock is taken once.
+
+    Keys come first, sorted, then the names of all changes, then the accounts.
+    """
+    first = questions[0]
+    claims = [one.claim for one in questions if one.claim is not None]
+    changes = [one.change for one in questions]
+    return [
+        policy_statement(first.scope.tenant_id, now, known=first.governing),
+        *map(claim_statement, sorted(claims, key=lambda one: (one.source, one.stored_key))),
+        charges.keys_statement(changes),
+        *(charges.find_statement(change) for change in changes),
+        locking.lock_statement(first.scope, now=now),
+        snapshot.read_statement(first.scope, now=now),
+    ]
+
+
+def take_joint(
+    questions: Sequence[Question], now: datetime, rows: Sequence[Rows]
+) -> tuple[GoverningPolicy, Ahead, list[Rows]]:
+    """Return what governs, what was read for all, and the charges that each change has already."""
+    (policy,), accounts, (read,) = rows[0], rows[-2], rows[-1]
+    first = questions[0]
+    governing = take_policy(first.scope.tenant_id, policy, known=first.governing)
+    found = list(rows[-2 - len(questions) : -2])
+    return governing, Ahead(charges=[], accounts=accounts, snapshot=read, at=now), found

@@ -1,0 +1,156 @@
+"""Joint settlement: who waits for the same accounts at once shares one lock and one commit.
+
+Threads of one process that ask about the same accounts stand in one line. The first one leads: it
+settles what has come together while the one before it was at work, at most 64 questions, each with
+an outcome of its own. Nobody is waited for: a question that finds no line is settled at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from enforcement.gate.ahead import Question
+from enforcement.gate.ask import OutOfTime, TimeBudget, Timer
+
+MAX_TOGETHER: Final = 64
+
+
+class Alone(Exception):
+    """A question is to be evaluated in a transaction of its own."""
+
+
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """One question in a line, and in the end what came of it.
+
+    :ivar batch: set for whoever leads: the questions to settle, its own first.
+    :ivar error: what it ends with instead of a response.
+    """
+
+    question: Question
+    budget: TimeBudget
+    timer: Timer
+    response: dict[str, Any] | None = None
+    error: BaseException | None = None
+    batch: list[Waiting] | None = None
+    called: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def line(self) -> Hashable:
+        """Return what has to be the same for two questions to be settled together."""
+        scope = self.question.scope
+        return (scope.tenant_id, scope.project_id, scope.environment, scope.team)
+
+    @property
+    def names(self) -> set[object]:
+        """Return what no two questions of one transaction may have in common: keys and changes."""
+        claim, change = self.question.claim, self.question.change
+        keys = set() if claim is None else {(claim.source, claim.stored_key)}
+        return keys | set(change.lock_names())
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Tell whether it needs no lock but of its key, its change and the accounts.
+
+        An earlier decision that it names has a charge of its own, and an approval that it may
+        spend is locked behind the accounts.
+        """
+        question = self.question
+        names_parent = question.gate_input.parent_decision_id is not None
+        return not names_parent and not question.ask.may_spend_approval
+
+    def result(self) -> dict[str, Any]:
+        """Return the response.
+
+        :raises BaseException: what the evaluation ended with.
+        """
+        if self.error is not None:
+            raise self.error
+        assert self.response is not None
+        return self.response
+
+
+Settle = Callable[[list[Waiting]], None]
+
+
+class Lines:
+    """The lines of one process; a question is in at most one of them, and taken once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: dict[Hashable, deque[Waiting]] = {}
+        """Present while somebody leads; who leads is not in it any more."""
+
+    def settle(self, waiting: Waiting, settle: Settle) -> dict[str, Any]:
+        """Have a question settled, by this thread or by the one that leads its line.
+
+        :param settle: gives every question of a batch a response or an error, and never raises.
+        :raises OutOfTime: when its time was over before anybody took it.
+        """
+        with self._lock:
+            line = self._lines.get(waiting.line)
+            if line is None:
+                self._lines[waiting.line] = deque()
+                waiting.batch = [waiting]
+            else:
+                line.append(waiting)
+        if waiting.batch is None:
+            self._wait(waiting)
+        if waiting.batch is not None:
+            self._lead(waiting, waiting.batch, settle)
+        return waiting.result()
+
+    def _wait(self, waiting: Waiting) -> None:
+        if waiting.called.wait(waiting.timer.remaining_ms / 1000):
+            return
+        with self._lock:
+            line = self._lines.get(waiting.line, ())
+            if waiting in line:
+                line.remove(waiting)  # type: ignore[union-attr]  # it is in it, so it is a deque
+                raise OutOfTime
+        # Somebody is at work on it: what comes of it stands, and is the answer.
+        waiting.called.wait()
+
+    def _lead(self, leader: Waiting, batch: list[Waiting], settle: Settle) -> None:
+        try:
+            settle(batch)
+        finally:
+            for other in batch:
+                if other.response is None and other.error is None:
+                    other.error = Alone()
+            self._call_next(leader.line)
+            for other in batch:
+                if other is not leader:
+                    other.called.set()
+
+    def _call_next(self, name: Hashable) -> None:
+        """Let the first one in a line lead, or end the line where nobody stands in it."""
+        with self._lock:
+            line = self._lines[name]
+            if not line:
+                del self._lines[name]
+                return
+            batch = take_batch(line)
+            for taken in batch:
+                line.remove(taken)
+        batch[0].batch = batch
+        batch[0].called.set()
+
+
+def take_batch(line: Sequence[Waiting]) -> list[Waiting]:
+    """Return those of a line that can be settled together, in their order, the first among them."""
+    batch = [line[0]]
+    if not line[0].can_be_joined:
+        return batch
+    names = set(line[0].names)
+    for other in list(line)[1:]:
+        if len(batch) == MAX_TOGETHER:
+            break
+        if other.can_be_joined and names.isdisjoint(other.names):
+            batch.append(other)
+            names |= other.names
+    return batch

@@ -1,0 +1,200 @@
+"""Joint settlement: one commit for many questions, each with the outcome it would have had alone."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from enforcement.adapters.terraform import to_gate_request
+from enforcement.gate import evaluate
+from enforcement.gate.ask import Ask, TimeBudget, Timer
+from enforcement.gate.joint import Alone, Waiting
+from tests.factories.headroom import Shop
+from tests.factories.tenants import World
+from tests.storms.books import check_books, replay
+from valdrix.kernel.db import reading
+from valdrix.kernel.ids import new_id
+
+BUDGET = TimeBudget(total_ms=10_000, lock_ms=5_000)
+
+
+@pytest.fixture
+def shop(tenant: World) -> Shop:
+    made = Shop(tenant)
+    made.ask("0.00", key="seen", project_id="elsewhere")
+    return made
+
+
+def ask(shop: Shop, amount: str, key: str, **members: Any) -> Waiting:
+    """Return a question as it stands in a line."""
+    decision_id = members.pop("decision_id", None) or new_id()
+    body = {
+        "project_id": "shop",
+        "environment": "dev",
+        "resource_reference": "module.web",
+        "estimated_monthly_delta_usd": amount,
+        **members,
+    }
+    person = shop.world.member
+    request = to_gate_request(body, actor=person.principal.principal_id, header_key=key)
+    asked = Ask(
+        tenant_id=shop.world.id,
+        person_id=person.user_id,
+        request=request,
+        decision_id=decision_id,
+        charge_id=new_id(),
+        approval_id=new_id(),
+        clock=lambda: datetime.now(UTC),
+    )
+    question = evaluate.question_ahead(asked)
+    assert question is not None
+    return Waiting(question, BUDGET, Timer(BUDGET))
+
+
+def decisions(batch: Sequence[Waiting]) -> list[str]:
+    return [one.result()["decision"] for one in batch]
+
+
+def transactions_of(shop: Shop, batch: Sequence[dict[str, Any]]) -> int:
+    """Return how many transactions wrote these decisions."""
+    ids = [uuid.UUID(one["decision_id"]) for one in batch]
+    with reading(shop.world.id), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(DISTINCT xmin::text), count(*) FROM enforcement_decision"
+            " WHERE id = ANY(%s)",
+            [ids],
+        )
+        transactions, found = cursor.fetchone()
+    assert found == len(ids)
+    return int(transactions)
+
+
+def check(shop: Shop) -> None:
+    """Check that each decision saw what the ones before it left, and that the books are right."""
+    check_books(shop.world.id)
+    replay(shop.world.id, explaining=False)
+
+
+def test_each_question_sees_what_those_before_it_hold(shop: Shop) -> None:
+    budget = shop.budget("100.00")
+    grant = shop.grant("reserved", "50.00")
+    batch = [ask(shop, amount, f"k{n}") for n, amount in enumerate(["60", "30", "40", "30", "10"])]
+
+    evaluate._settle(batch)
+
+    # 60 and 30 from the budget; of 40 the last 10 of it and 30 of the grant; 30 find 20 left.
+    assert decisions(batch) == [
+        "ALLOW",
+        "ALLOW",
+        "ALLOW_WITH_CREDITS",
+        "DENY",
+        "ALLOW_WITH_CREDITS",
+    ]
+    assert transactions_of(shop, [one.result() for one in batch]) == 1
+    assert shop.budget_state(budget)["pending_usd"] == 100
+    assert shop.grant_state(grant)["reserved_amount_usd"] == 40
+    check(shop)
+
+
+def test_a_grant_that_is_used_up_is_gone_for_the_next(shop: Shop) -> None:
+    shop.grant("reserved", "50.00")
+    shop.grant("reserved", "20.00", priority=200)
+    shop.budget("0.00")
+    batch = [ask(shop, amount, f"k{n}") for n, amount in enumerate(["50", "20", "1"])]
+
+    evaluate._settle(batch)
+
+    assert decisions(batch) == ["ALLOW_WITH_CREDITS", "ALLOW_WITH_CREDITS", "DENY"]
+    check(shop)
+
+
+def test_shadow_holds_count_for_the_next_shadow_decision(tenant: World) -> None:
+    shop = Shop(tenant, modes={"terraform": {"default": "shadow"}})
+    shop.ask("0.00", key="seen", project_id="elsewhere")
+    shop.budget("100.00")
+    batch = [ask(shop, "60", f"k{n}") for n in range(2)]
+
+    evaluate._settle(batch)
+
+    assert decisions(batch) == ["ALLOW", "ALLOW"]
+    assert [one.result()["would_have_been"] for one in batch] == [None, "DENY"]
+    check_books(shop.world.id)
+
+
+@pytest.mark.parametrize("kind", ["key taken", "run shared", "approval", "published"])
+def test_what_cannot_be_joint_is_tried_alone_and_nothing_of_the_batch_is_kept(
+    shop: Shop, kind: str
+) -> None:
+    shop.publish(thresholds={"nonprod": {"require_approval_from_usd": "500.00"}})
+    budget = shop.budget("1000.00")
+    earlier = shop.ask("10.00", key="earlier", run_id="run-1")
+    special = {
+        "key taken": lambda: ask(shop, "10.00", "earlier", run_id="run-1"),
+        "run shared": lambda: ask(shop, "15.00", "other", run_id="run-1"),
+        "approval": lambda: ask(shop, "600.00", "large"),
+        "published": lambda: ask(shop, "10.00", "plain"),
+    }[kind]()
+    batch = [ask(shop, "20.00", "first"), special, ask(shop, "30.00", "last")]
+    if kind == "published":
+        shop.publish(thresholds={"nonprod": {"require_approval_from_usd": "900.00"}})
+
+    evaluate._settle(batch)
+
+    for one in batch:
+        with pytest.raises(Alone):
+            one.result()
+    assert shop.budget_state(budget)["pending_usd"] == 10
+    answers = [shop.ask("20.00", key="first"), shop.ask("30.00", key="last")]
+    assert [answer["replayed"] for answer in answers] == [False, False]
+    assert earlier["decision"] == "ALLOW"
+    check(shop)
+
+
+def test_a_batch_whose_writes_fail_leaves_nothing(shop: Shop) -> None:
+    budget = shop.budget("1000.00")
+    taken = shop.ask("10.00", key="earlier")
+    broken = ask(shop, "5.00", "broken", decision_id=uuid.UUID(taken["decision_id"]))
+    batch = [ask(shop, "20.00", "first"), broken, ask(shop, "30.00", "last")]
+
+    evaluate._settle(batch)
+
+    assert [type(one.error) for one in batch] == [Alone] * 3
+    assert shop.budget_state(budget)["pending_usd"] == 10
+    check(shop)
+
+
+def test_a_batch_of_one_caller_is_one_transaction(shop: Shop) -> None:
+    budget = shop.budget("100.00")
+
+    def item(amount: str, key: str, **members: Any) -> dict[str, Any]:
+        return {
+            "project_id": "shop",
+            "environment": "dev",
+            "resource_reference": "module.web",
+            "estimated_monthly_delta_usd": amount,
+            "idempotency_key": key,
+            **members,
+        }
+
+    items = [item("40.00", "a"), item("40.00", "b"), item("40.00", "c"), item("20.00", "d")]
+    body = {"items": [*items, item("5.00", "dry", dry_run=True), item("1.00", "a")]}
+    response = shop.api.post("gate/batch", body, key=shop.world.member.key)
+
+    results = response.json()["results"]
+    assert [one["status"] for one in results] == [200, 200, 200, 200, 200, 409]
+    bodies = [one["body"] for one in results]
+    assert [one.get("decision") for one in bodies[:5]] == [
+        "ALLOW",
+        "ALLOW",
+        "DENY",
+        "ALLOW",
+        "DENY",
+    ]
+    assert transactions_of(shop, bodies[:4]) == 1
+    assert shop.budget_state(budget)["pending_usd"] == 100
+    check(shop)
