@@ -16,5 +16,6 @@ __all__ = (
     "Notice",
     "NoticeCursor",
     "Promotion",
+    "RunTask",
     "Simulation",
 )

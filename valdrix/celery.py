@@ -10,9 +10,10 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging
+from kombu.exceptions import OperationalError
 
 from valdrix.jobs.running import Outcome, run_job
-from valdrix.schedule import JOBS, Job
+from valdrix.schedule import JOBS, Job, find_job
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "valdrix.settings")
 
@@ -30,6 +31,20 @@ def keep_logging(**_options: Any) -> None:
 
 
 setup_logging.connect(keep_logging)
+
+
+def prompt_task(name: str) -> None:
+    """Ask a worker to run a job now.
+
+    :raises ConnectionError: when the broker does not take it.
+    """
+    job = find_job(name)
+    if job is None:
+        return
+    try:
+        app.send_task(task_name(job), expires=job.interval_seconds, retry=False)
+    except OperationalError as error:
+        raise ConnectionError(str(error)) from error
 
 
 class JobFailed(Exception):

@@ -13,6 +13,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 from rest_framework.views import APIView
 
+from enforcement.api.run_tasks import RunTaskSignature
 from governance.api.authentication import ApiKeyAuthentication
 from governance.api.cluster_authentication import ClusterAuthentication
 
@@ -28,7 +29,7 @@ PUBLIC_ROUTES: Final = frozenset(
         "/metrics",
     }
 )
-CREDENTIALS: Final = (ApiKeyAuthentication, ClusterAuthentication)
+CREDENTIALS: Final = (ApiKeyAuthentication, ClusterAuthentication, RunTaskSignature)
 """Kinds of credentials; a route below ``/api`` takes exactly one."""
 
 _API: Final = "/api/"

@@ -8,6 +8,13 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "valdrix.settings")
 
 _django = get_wsgi_application()
 
-from valdrix.serving import GuardedApplication  # noqa: E402 - settings have to be in force first
+from django.conf import settings  # noqa: E402 - settings have to be in force first
+
+from valdrix.celery import prompt_task  # noqa: E402 - the same
+from valdrix.kernel import prompting  # noqa: E402 - the same
+from valdrix.serving import GuardedApplication  # noqa: E402 - the same
+
+if settings.CELERY_BROKER_URL:
+    prompting.bind(prompt_task)
 
 application = GuardedApplication(_django)

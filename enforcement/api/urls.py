@@ -43,6 +43,7 @@ from enforcement.api.reservations import (
 )
 from enforcement.api.rollout import RolloutView
 from enforcement.api.simulations import SimulationsView, SimulationView
+from enforcement.api.run_tasks import RunTaskView
 
 urlpatterns: list[URLPattern] = [
     path("gate/terraform", TerraformGateView.as_view()),
@@ -51,6 +52,7 @@ urlpatterns: list[URLPattern] = [
     path("gate/k8s/admission/review", AdmissionReviewView.as_view()),
     path("gate/k8s/admission/review/<uuid:integration_id>", ClusterReviewView.as_view()),
     path("gate/cloud-event", CloudEventGateView.as_view()),
+    path("gate/terraform/run-task/<uuid:integration_id>", RunTaskView.as_view()),
     path("gate/batch", BatchGateView.as_view()),
     path("policies", PolicyView.as_view()),
     path("policies/lint", PolicyLintView.as_view()),

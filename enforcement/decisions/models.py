@@ -39,6 +39,9 @@ class Decision(models.Model):
     hourly_delta_usd = models.DecimalField(max_digits=19, decimal_places=6, null=True)
     request_fingerprint = models.CharField(max_length=64)
     change_fingerprint = models.CharField(max_length=64)
+    plan_digest = models.CharField(
+        max_length=64, null=True, help_text="The change digest, where Valdrix computed it."
+    )
     idempotency_key = models.CharField(max_length=500, null=True)
     run_id = models.CharField(max_length=200, null=True)
     actor = models.CharField(max_length=60, help_text="Principal id.")
@@ -80,6 +83,16 @@ class Decision(models.Model):
                 fields=["tenant_id", "approval_request_id"],
                 condition=Q(approval_request_id__isnull=False),
                 name="enforcement_decision_waiting",
+            ),
+            models.Index(
+                fields=["tenant_id", "plan_digest", "-id"],
+                condition=Q(plan_digest__isnull=False),
+                name="enforcement_decision_plan",
+            ),
+            models.Index(
+                fields=["tenant_id", "run_id", "-id"],
+                condition=Q(run_id__isnull=False),
+                name="enforcement_decision_run",
             ),
         )
 

@@ -48,6 +48,7 @@ class DecisionRecord:
     hourly_delta_usd: Decimal | None
     request_fingerprint: str
     change_fingerprint: str
+    plan_digest: str | None
     run_id: str | None
     actor: str
     person_id: int

@@ -155,6 +155,11 @@ class GateInput(msgspec.Struct, frozen=True, kw_only=True):
     change_fingerprint: str
 
     @property
+    def computed_digest(self) -> str | None:
+        """Return the change digest where Valdrix computed it: a declared one is a claim."""
+        return self.change_digest if self.change_digest_is_computed else None
+
+    @property
     def amount_usd(self) -> Decimal:
         """Return what this change would add to the month, in US dollars: never below zero.
 

@@ -90,6 +90,7 @@ def _build_record(ask: Ask, made: Made) -> DecisionRecord:
         hourly_delta_usd=gate_input.cost.hourly_delta_usd,
         request_fingerprint=gate_input.request_fingerprint,
         change_fingerprint=gate_input.change_fingerprint,
+        plan_digest=gate_input.computed_digest,
         run_id=gate_input.run_id,
         actor=gate_input.actor,
         person_id=ask.person_id,

@@ -35,6 +35,7 @@ from enforcement.models import (
     Notice,
     NoticeCursor,
     Promotion,
+    RunTask,
     Simulation,
 )
 from governance.models import (
@@ -99,6 +100,7 @@ def plant_rows(world: World) -> None:
         _plant_proof(world.id, now)
         _plant_notice(world.id, decision_id, now)
         append(tenant_id=world.id, facts=[build_facts(decision_id)])
+        _plant_run_task(world, decision_id, now)
 
 
 def _plant_proof(tenant_id: uuid.UUID, now: datetime) -> None:
@@ -322,6 +324,24 @@ def _plant_integrations(world: World, now: datetime) -> None:
         environment="dev",
         created_by="user:1",
         created_at=now,
+    )
+
+
+def _plant_run_task(world: World, decision_id: uuid.UUID, now: datetime) -> None:
+    RunTask.objects.create(
+        id=new_id(),
+        tenant_id=world.id,
+        integration_id=new_id(),
+        task_result_id=f"taskrs-{decision_id}",
+        run_id="run-1",
+        stage="post_plan",
+        call_json="{}",
+        person_id=world.owner.user_id,
+        state="reported",
+        decision_id=decision_id,
+        received_at=now,
+        due_at=now,
+        finished_at=now,
     )
 
 

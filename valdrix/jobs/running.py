@@ -10,17 +10,20 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Final
 
-from django.db import DatabaseError, connections
+import psycopg
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.utils.module_loading import import_string
 
 from valdrix.jobs.history import record_run, seconds_until_due
 from valdrix.jobs.locking import job_lock
+from valdrix.kernel.prompting import CHANNEL
 from valdrix.schedule import Job
 
 log = logging.getLogger("valdrix.jobs")
 
 FIRST_RETRY_SECONDS: Final = 60
 POLL_SECONDS: Final = 0.05
+RELISTEN_SECONDS: Final = 5.0
 STOP_WITHIN_SECONDS: Final = 0.5
 _LINE: Final = "job=%s outcome=%s duration_ms=%d%s"
 
@@ -65,15 +68,23 @@ def run_until(is_stopping: Callable[[], bool], jobs: Sequence[Job]) -> None:
         interrupt anything, need not touch a lock to say so.
     """
     stop = threading.Event()
+    wakes = {job.name: threading.Event() for job in jobs}
     threads = [
-        threading.Thread(target=_repeat, args=(job, stop), name=job.name, daemon=True)
+        threading.Thread(
+            target=_repeat, args=(job, stop, wakes[job.name]), name=job.name, daemon=True
+        )
         for job in jobs
     ]
+    threads.append(
+        threading.Thread(target=_listen, args=(wakes, stop), name="prompts", daemon=True)
+    )
     for thread in threads:
         thread.start()
     while not is_stopping():
         time.sleep(POLL_SECONDS)
     stop.set()
+    for wake in wakes.values():
+        wake.set()
     deadline = time.monotonic() + STOP_WITHIN_SECONDS
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
@@ -93,9 +104,9 @@ def pause_seconds(job: Job, *, failures: int, took_seconds: float) -> float:
     return min(due, FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 20))
 
 
-def _repeat(job: Job, stop: threading.Event) -> None:
+def _repeat(job: Job, stop: threading.Event, wake: threading.Event) -> None:
     failures = 0
-    stop.wait(_first_pause_seconds(job))
+    wake.wait(_first_pause_seconds(job))
     while not stop.is_set():
         began = time.monotonic()
         outcome = run_job(job)
@@ -103,7 +114,27 @@ def _repeat(job: Job, stop: threading.Event) -> None:
         connections.close_all()
         failures = failures + 1 if outcome is Outcome.FAILED else 0
         took = time.monotonic() - began
-        stop.wait(pause_seconds(job, failures=failures, took_seconds=took))
+        if wake.wait(pause_seconds(job, failures=failures, took_seconds=took)):
+            wake.clear()
+
+
+def _listen(wakes: dict[str, threading.Event], stop: threading.Event) -> None:
+    """Wake jobs that somebody prompts; without a connection they still go by their intervals."""
+    while not stop.is_set():
+        opened = connections.create_connection(DEFAULT_DB_ALIAS)
+        try:
+            with opened.cursor() as cursor:
+                cursor.execute(f"LISTEN {CHANNEL}")
+            assert opened.connection is not None
+            while not stop.is_set():
+                for notified in opened.connection.notifies(timeout=POLL_SECONDS * 4, stop_after=1):
+                    if notified.payload in wakes:
+                        wakes[notified.payload].set()
+        except (DatabaseError, psycopg.Error) as error:
+            log.warning("prompts are not heard: %s", type(error).__name__)
+            stop.wait(RELISTEN_SECONDS)
+        finally:
+            opened.close()
 
 
 def _first_pause_seconds(job: Job) -> float:

@@ -10,13 +10,17 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from django.conf import settings
+from django.db import connections
 from django.utils import timezone
 
 from billing.alerts.operations import raise_budget_alerts
+from enforcement.gate.ask import TimeBudget
 from enforcement.integrity.operations import check_integrity
 from enforcement.ledger.keeping import find_kept_faults, keep_checkpoint, list_kept
 from enforcement.ledger.verification import verify_ledger
@@ -25,12 +29,38 @@ from enforcement.notifications.sending import send_due
 from enforcement.reconciliation.expiry import expire_approvals
 from enforcement.reconciliation.operations import reconcile_overdue
 from enforcement.replay.operations import find_open, run_simulation
+from enforcement.run_tasks.working import Worker, work_due
 from governance.audit.operations import Actor
 from governance.signin.operations import sweep_slots
 from telemetry.retention.operations import delete_old
+from valdrix.kernel import outbound
 from valdrix.kernel.db import tenant_ids_for_job
 
 log = logging.getLogger("valdrix.jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One tenant's turn of a job."""
+
+    job: str
+    work: Callable[[uuid.UUID], dict[str, int]]
+    tenant_id: uuid.UUID
+
+    def take(self) -> dict[str, int] | None:
+        """Do the work and return its counts; None when it raised, which is logged."""
+        try:
+            return self.work(self.tenant_id)
+        except Exception:
+            log.exception("job=%s tenant=%s outcome=failed", self.job, self.tenant_id)
+            return None
+
+    def take_apart(self) -> dict[str, int] | None:
+        """Do the work in a thread of a pool, whose connections end with the turn."""
+        try:
+            return self.take()
+        finally:
+            connections.close_all()
 
 
 class JobIncomplete(Exception):
@@ -115,6 +145,23 @@ def clean_telemetry() -> str:
     before = timezone.now() - timedelta(days=settings.TELEMETRY_RETENTION_DAYS)
     done = delete_old(tenant_ids=tenant_ids_for_job("clean-telemetry"), before=before)
     return f"deleted={done.deleted} batches={done.batches} delayed={done.delayed or 'no'}"
+def work_run_tasks() -> str:
+    """Decide and answer the calls of run tasks that are due, a few tenants at a time (SPEC 8).
+
+    :raises JobIncomplete: when that failed in a tenant.
+    """
+    worker = Worker(
+        clock=timezone.now,
+        send=outbound.send,
+        hosts=settings.RUN_TASK_HOSTS,
+        base_url=settings.PUBLIC_BASE_URL,
+        budget=TimeBudget(
+            total_ms=settings.GATE_TIME_BUDGET_MS, lock_ms=settings.GATE_LOCK_TIMEOUT_MS
+        ),
+    )
+    return _for_each_tenant(
+        "work-run-tasks", lambda tenant_id: work_due(worker=worker, tenant_id=tenant_id), at_once=4
+    )
 
 
 def clear_sessions() -> None:
@@ -205,20 +252,26 @@ def _notify(tenant_id: uuid.UUID) -> dict[str, int]:
     return {"notices": notices, **send_due(tenant_id, clock=timezone.now)}
 
 
-def _for_each_tenant(job: str, work: Callable[[uuid.UUID], dict[str, int]]) -> str:
+def _for_each_tenant(
+    job: str, work: Callable[[uuid.UUID], dict[str, int]], *, at_once: int = 1
+) -> str:
     """Do a job's work in every tenant and return its counts, added up.
+
+    :param at_once: in how many tenants, where the work waits for systems of others.
 
     :raises JobIncomplete: when a tenant's turn raised; each is logged with its traceback.
     """
     tenants = tenant_ids_for_job(job)
     counts: Counter[str] = Counter()
-    failed = 0
-    for tenant_id in tenants:
-        try:
-            counts.update(work(tenant_id))
-        except Exception:
-            log.exception("job=%s tenant=%s outcome=failed", job, tenant_id)
-            failed += 1
+    turns = [_Turn(job, work, tenant_id) for tenant_id in tenants]
+    if at_once == 1:
+        done = [turn.take() for turn in turns]
+    else:
+        with ThreadPoolExecutor(at_once, thread_name_prefix=job) as pool:
+            done = list(pool.map(_Turn.take_apart, turns))
+    failed = done.count(None)
+    for found in done:
+        counts.update(found or {})
     if failed:
         raise JobIncomplete(f"failed in {failed} of {len(tenants)} tenants")
     said = " ".join(f"{name}={count}" for name, count in counts.items())

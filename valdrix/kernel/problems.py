@@ -92,6 +92,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "invalid_request": 422,
     "password_refused": 422,
     "second_factor_code_refused": 422,
+    "run_task_host_not_allowed": 422,
     "sign_in_locked": 429,
     "throttled": 429,
     # 5xx

@@ -9,7 +9,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
-from valdrix.kernel.addresses import AddressError, Network, read_networks
+from valdrix.kernel.addresses import AddressError, HostList, Network, read_host_list, read_networks
 from valdrix.kernel.sealing import SealingError, SealingKey, read_sealing_keys
 from valdrix.kernel.signing import SigningKey, SigningKeyError, read_signing_key
 from valdrix.settings.logs import build_logging
@@ -233,6 +233,8 @@ CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="") or env.str("REDIS_U
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TIMEZONE = TIME_ZONE
+# A request may prompt a job; it does not wait for a broker that is gone.
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1}
 
 
 def _signing_key() -> SigningKey | None:
@@ -328,6 +330,29 @@ PUBLIC_URL = _public_url()
 # Where outbound calls may go besides the public internet, and whose certificates they trust too.
 OUTBOUND_ALLOWED_NETWORKS = _networks("OUTBOUND_ALLOWED_NETWORKS")
 OUTBOUND_CA_FILE = _readable_file("OUTBOUND_CA_FILE")
+
+
+def _hosts(name: str, *, default: list[str]) -> HostList:
+    try:
+        return read_host_list(env.list(name, default=default))
+    except AddressError as error:
+        raise ImproperlyConfigured(f"{name}: {error}") from None
+
+
+# Whose run tasks are answered: the hosts of callbacks, of plans, and of where plans are stored.
+RUN_TASK_HOSTS = _hosts(
+    "ENFORCEMENT_RUN_TASK_HOSTS",
+    default=[
+        "app.terraform.io",
+        "archivist.terraform.io",
+        "app.eu.terraform.io",
+        "archivist.eu.terraform.io",
+    ],
+)
+# Where people reach this server: links that leave it begin so.
+PUBLIC_BASE_URL = env.str("PUBLIC_BASE_URL", default="").rstrip("/") or None
+if PUBLIC_BASE_URL is not None and not PUBLIC_BASE_URL.startswith(("https://", "http://")):
+    raise ImproperlyConfigured("PUBLIC_BASE_URL must begin with https://")
 
 LOGGING = build_logging(level=env.str("LOG_LEVEL", default="INFO"))
 UNFOLD = {
