@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import tempfile
 from contextlib import ExitStack
 
 import psycopg
@@ -33,6 +35,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         return
     os.environ.setdefault("DJANGO_SECRET_KEY", secrets.token_urlsafe(50))
     os.environ.setdefault("SECRET_SEALING_KEYS", secrets.token_urlsafe(32))
+    # Thousands of tests call from one address; limits are theirs who set them.
+    os.environ.setdefault("RATE_LIMIT_PER_MINUTE", "1000000")
+    if not os.environ.get("THROTTLE_DIRECTORY"):
+        counts = os.environ["THROTTLE_DIRECTORY"] = tempfile.mkdtemp(prefix="valdrix-test-")
+        early_config.add_cleanup(lambda: shutil.rmtree(counts, ignore_errors=True))
     os.environ[RUN_ID] = str(os.getpid())
     # Tests of telemetry bind writers of their own; what is written in passing would outlive a test.
     os.environ["TELEMETRY_ENABLED"] = "false"

@@ -100,6 +100,22 @@ class ClusterScheme(ApiKeyScheme):  # type: ignore[no-untyped-call]
         return [{"clusterBearer": []}, {"clusterApiKeyHeader": []}]
 
 
+class RunTaskScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Describes how a run task's call is signed."""
+
+    target_class = "enforcement.api.run_tasks.RunTaskSignature"
+    name = "runTaskSignature"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        """Return the header that carries the signature."""
+        return {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-TFC-Task-Signature",
+            "description": "Hex HMAC-SHA512 of the raw body, by the integration's secret.",
+        }
+
+
 class ValdrixSchemaGenerator(SchemaGenerator):
     """Generates the description and adds the refusals that every operation can give."""
 

@@ -33,7 +33,6 @@ JOBS: Final[tuple[Job, ...]] = (
     Job("expire-approvals", "valdrix.jobs.tasks.expire_all_approvals", 60, singleton=False),
     Job("budget-alerts", "valdrix.jobs.tasks.raise_all_budget_alerts", 60, singleton=False),
     Job("send-notifications", "valdrix.jobs.tasks.send_notifications", 60, singleton=False),
-    Job("send-notifications", "valdrix.jobs.tasks.send_notifications", 15, singleton=False),
     Job("work-run-tasks", "valdrix.jobs.tasks.work_run_tasks", 60, singleton=False),
     Job("check-integrity", "valdrix.jobs.tasks.check_all_integrity", _DAY, singleton=True),
     Job("verify-ledgers", "valdrix.jobs.tasks.verify_ledgers", _DAY, singleton=True),

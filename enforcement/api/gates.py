@@ -31,6 +31,7 @@ from enforcement.reconciliation.approval import ApprovalPending
 from enforcement.reconciliation.operations import ReservationNotActive, confirm
 from governance.api.callers import actor_of, principal_of
 from governance.api.permissions import RequireRole, require_project
+from governance.api.throttling import GateThrottle
 from governance.identity.domain import MEMBER, Principal
 from valdrix.kernel.fields import Fields
 from valdrix.kernel.http.problem_response import problem_document
@@ -97,6 +98,7 @@ class GateView(APIView):
     """A gate: any member may ask; a decision is a 200 whatever it is."""
 
     permission_classes = (RequireRole(MEMBER),)
+    throttle_classes = (GateThrottle,)
 
 
 class TerraformGateView(GateView):

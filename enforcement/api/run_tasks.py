@@ -8,16 +8,17 @@ from typing import Any, Final
 from django.conf import settings
 from django.http import HttpResponse
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from enforcement.adapters.run_task import is_registration, is_signed, read_call
 from enforcement.run_tasks.operations import Receipt, RunTaskHostNotAllowed, receive
+from governance.api.authentication import refuse_credential
 from governance.api.callers import actor_of, principal_of
 from governance.api.permissions import RequireRole
+from governance.api.throttling import GateThrottle
 from governance.identity.domain import MEMBER, Principal
 from governance.integrations.domain import RUN_TASK
 from governance.integrations.queries import (
@@ -67,6 +68,7 @@ class RunTaskSignature(BaseAuthentication):
         """Return whom the integration speaks for, and the integration; None without a signature.
 
         :raises AuthenticationFailed: when the body was not signed with its secret.
+        :raises Throttled: when the address has tried too often.
         """
         signature: str | None = request.headers.get(SIGNATURE_HEADER)
         if signature is None:
@@ -78,7 +80,7 @@ class RunTaskSignature(BaseAuthentication):
         is_valid = is_signed(body, signature=signature, secret=secret)
         AUTH_ATTEMPTS.labels("ok" if is_valid else "failed").inc()
         if caller is None or not is_valid:
-            raise AuthenticationFailed
+            refuse_credential(request)
         return caller.principal, caller
 
     def authenticate_header(self, request: Request) -> str:
@@ -91,20 +93,13 @@ class RunTaskView(APIView):
 
     authentication_classes = (RunTaskSignature,)
     permission_classes = (RequireRole(MEMBER),)
+    throttle_classes = (GateThrottle,)
     max_body_bytes = _BODY_BYTES
 
     @extend_schema(
         operation_id="run_task",
         tags=["gate"],
         summary="A run task of HCP Terraform or Terraform Enterprise asks.",
-        parameters=[
-            OpenApiParameter(
-                SIGNATURE_HEADER,
-                str,
-                location=OpenApiParameter.HEADER,
-                description="Hex HMAC-SHA512 of the raw body.",
-            )
-        ],
         request={"application/json": _CALL_SCHEMA},
         responses={200: None},
     )

@@ -6,17 +6,18 @@ forgery by another site; a key in the query string is not looked at, because add
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NoReturn
 
 from django.db import DatabaseError, InterfaceError
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
 from governance.api.remembered import remembered
 from governance.identity.domain import ApiKeyText, Principal, read_key_text
 from governance.identity.queries import find_key_principal
 from valdrix.kernel.db import drop_lost_connection, is_database_down, time_limit
+from valdrix.kernel.http.throttling import take_for_address
 from valdrix.kernel.metrics import AUTH_ATTEMPTS
 
 _SCHEME: Final = "bearer"
@@ -36,14 +37,17 @@ class ApiKeyAuthentication(BaseAuthentication):
 
         :raises AuthenticationFailed: when there is one that speaks for nobody.
         """
-        text = read_credential(request)
+        try:
+            text = read_credential(request)
+        except AuthenticationFailed:
+            refuse_credential(request)
         if text is None:
             return None
         key = read_key_text(text)
         principal = None if key is None else self.find_principal(key)
         AUTH_ATTEMPTS.labels("failed" if principal is None else "ok").inc()
         if principal is None:
-            raise AuthenticationFailed
+            refuse_credential(request)
         return principal, principal
 
     def find_principal(self, key: ApiKeyText) -> Principal | None:
@@ -70,6 +74,18 @@ class ApiKeyAuthentication(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge of a 401 (RFC 9110, section 11.6.1)."""
         return 'Bearer realm="valdrix"'
+
+
+def refuse_credential(request: Request) -> NoReturn:
+    """Refuse a credential that speaks for nobody, and count that against the address.
+
+    :raises AuthenticationFailed: always, or
+    :raises Throttled: when the address has tried too often.
+    """
+    taken = take_for_address(request._request)  # noqa: SLF001 - the framework's wrapper
+    if not taken.is_allowed:
+        raise Throttled(taken.wait_seconds)
+    raise AuthenticationFailed
 
 
 def read_credential(request: Request) -> str | None:

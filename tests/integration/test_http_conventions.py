@@ -234,6 +234,8 @@ def test_every_operation_names_its_security_and_its_refusals(schema: dict[str, A
             wanted = [{"bearer": []}, {"apiKeyHeader": []}] if path.startswith("/api/") else [{}]
             if path.endswith("/review/{integration_id}"):
                 wanted = [{"clusterBearer": []}, {"clusterApiKeyHeader": []}]
+            if path.endswith("/run-task/{integration_id}"):
+                wanted = [{"runTaskSignature": []}]
             assert operation.get("security") == wanted, path
     assert len(seen) == len(set(seen))
     codes = schema["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]

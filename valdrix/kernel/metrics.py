@@ -82,6 +82,17 @@ RECONCILIATIONS: Final = Counter(
     "Families of reservations settled.",
     ("trigger", "status"),
 )
+RATE_LIMIT_REJECTIONS: Final = Counter(
+    "rate_limit_rejections", "Requests refused because a limit was used up.", ("limit",)
+)
+THROTTLE_FAILURES: Final = Counter(
+    "valdrix_ops_throttle_failures", "Times that counting failed and let pass.", ("store",)
+)
+GATE_SATURATION: Final = Gauge(
+    "valdrix_ops_enforcement_gate_saturation_ratio",
+    "How much of the gate's cap over all tenants is used, from 0 to 1.",
+    multiprocess_mode="mostrecent",
+)
 OUTBOUND_CALLS: Final = Counter(
     "valdrix_ops_outbound_calls", "Tries of calls to other systems.", ("outcome",)
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "valdrix.kernel.http.throttling.AddressThrottleMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -183,6 +186,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["valdrix.kernel.http.bodies.StrictJsonParser"],
     "DEFAULT_RENDERER_CLASSES": ["valdrix.kernel.http.rendering.OrjsonRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_THROTTLE_CLASSES": ["governance.api.throttling.TenantThrottle"],
     "EXCEPTION_HANDLER": "valdrix.kernel.http.problem_response.handle_exception",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
@@ -326,6 +330,45 @@ def _public_url() -> str:
 
 
 PUBLIC_URL = _public_url()
+
+
+def _flag(name: str, *, default: bool) -> bool:
+    text = env.str(name, default=str(default)).strip().lower()
+    if text not in {"true", "false", "1", "0", "yes", "no", "on", "off"}:
+        raise ImproperlyConfigured(f"{name} must be true or false")
+    return text in {"true", "1", "yes", "on"}
+
+
+# Limits: by address for whoever shows no credential, by tenant, and for gates over all tenants.
+RATE_LIMIT_PER_MINUTE = _number("RATE_LIMIT_PER_MINUTE", default=250, minimum=1, maximum=1_000_000)
+TENANT_API_PER_MINUTE = _number(
+    "TENANT_API_PER_MINUTE", default=6_000, minimum=60, maximum=6_000_000
+)
+ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP = _number(
+    "ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP", default=600, minimum=1, maximum=100_000
+)
+ENFORCEMENT_GLOBAL_ABUSE_GUARD_ENABLED = _flag(
+    "ENFORCEMENT_GLOBAL_ABUSE_GUARD_ENABLED", default=True
+)
+ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP = _number(
+    "ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP", default=120_000, minimum=60, maximum=10_000_000
+)
+# All machines count together in Redis; without one, the processes of each machine in a file.
+THROTTLE_REDIS_URL = env.str("REDIS_URL", default="")
+THROTTLE_DIRECTORY = Path(
+    env.str("THROTTLE_DIRECTORY", default="")
+    or (
+        BASE_DIR / ".valdrix" / "throttle"
+        if EMBEDDED
+        else Path(tempfile.gettempdir()) / f"valdrix-{os.geteuid()}"
+    )
+)
+
+# Whose X-Forwarded-For is believed.
+TRUST_PROXY_HEADERS = _flag("TRUST_PROXY_HEADERS", default=False)
+TRUSTED_PROXY_CIDRS = _networks("TRUSTED_PROXY_CIDRS")
+if TRUST_PROXY_HEADERS and not TRUSTED_PROXY_CIDRS:
+    raise ImproperlyConfigured("TRUST_PROXY_HEADERS is on, and TRUSTED_PROXY_CIDRS names no range")
 
 # Where outbound calls may go besides the public internet, and whose certificates they trust too.
 OUTBOUND_ALLOWED_NETWORKS = _networks("OUTBOUND_ALLOWED_NETWORKS")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django.db import connection
 from billing.accounts.locking import GateLockContended, GateLockTimeout
 from enforcement.gate import evaluate as evaluate_module
 from enforcement.models import Decision
+from governance.api import throttling
 from tests.client import Api
 from tests.factories.headroom import Shop, build_policy
 from tests.factories.sums import check_chain
@@ -22,6 +24,8 @@ from tests.preflight import build_preflight
 from tests.reviews import approve, open_shop, refusal
 from valdrix.kernel.db import reading
 from valdrix.kernel.problems import Refused
+from valdrix.kernel.throttling.limiter import Limiter
+from valdrix.kernel.throttling.shared_file import SharedFile
 
 PREFLIGHT = "gate/terraform/preflight"
 
@@ -383,3 +387,41 @@ def test_consume_approval_token_endpoint_rejects_replay_and_tamper(tenant: World
         409,
         "approval_token_replayed",
     )
+
+
+def test_enforcement_global_gate_limit_uses_configured_cap(
+    tenant: World,
+    other_tenant: World,
+    settings: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """FI-005: all gate routes and all tenants draw on one cap, which is the configured one."""
+    settings.ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP = 6
+    counts = Limiter(in_redis=None, in_file=SharedFile(tmp_path))
+    monkeypatch.setattr(throttling, "limiter", lambda: counts)
+    body = {
+        "project_id": "shop", "environment": "dev", "resource_reference": "x",
+        "estimated_monthly_delta_usd": "1.00",
+    }  # fmt: skip
+    routes = [
+        ("gate/terraform", body),
+        (PREFLIGHT, build_preflight()),
+        ("gate/batch", {"items": [body]}),
+    ]
+
+    for world in (tenant, other_tenant):
+        for route, sent in routes:
+            assert Api().post(route, sent, key=world.key).status_code == 200
+    refused = Api().post("gate/terraform", body, key=other_tenant.key)
+
+    assert (refused.status_code, refused.json()["code"]) == (429, "throttled")
+    assert refused["Retry-After"].isdigit()
+    assert int(refused["Retry-After"]) >= 1
+    with reading(other_tenant.id):
+        assert Decision.objects.filter(tenant_id=other_tenant.id).count() == 3
+    # What is not a gate has limits of its own, and the guard can be switched off.
+    assert Api().get("policies", key=other_tenant.key).status_code == 200
+    settings.ENFORCEMENT_GLOBAL_ABUSE_GUARD_ENABLED = False
+    assert Api().post("gate/terraform", body, key=other_tenant.key).status_code == 200
+    counts.close()

@@ -1,0 +1,86 @@
+"""Throttles of authenticated calls: by tenant, and for gates also over all tenants (BSAFE-006)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from django.conf import settings
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+
+from governance.identity.domain import Principal
+from valdrix.kernel.metrics import GATE_SATURATION, RATE_LIMIT_REJECTIONS
+from valdrix.kernel.throttling.limiter import limiter
+from valdrix.kernel.throttling.windows import Limit
+
+GATE_NAMESPACE: Final = "enforcement_gate"
+
+
+class _Throttle(BaseThrottle):
+    """Refuses a request when one of its limits is used up; without a principal it has none."""
+
+    def allow_request(self, request: Request, view: Any) -> bool:
+        """Take a token of each limit and tell whether the request may go on."""
+        principal = request.user
+        limits = self.limits(principal) if isinstance(principal, Principal) else ()
+        if not limits:
+            return True
+        taken = limiter().take([limit for _, limit in limits])
+        self.observe(limits, taken.used)
+        if taken.refused is None:
+            return True
+        RATE_LIMIT_REJECTIONS.labels(limits[taken.refused][0]).inc()
+        self._wait_seconds = taken.wait_seconds
+        return False
+
+    def wait(self) -> float | None:
+        """Return the seconds that a refused caller should wait."""
+        return float(self._wait_seconds)
+
+    def limits(self, principal: Principal) -> Sequence[tuple[str, Limit]]:
+        """Return the limits that a principal's request counts against, each with its kind."""
+        raise NotImplementedError
+
+    def observe(self, limits: Sequence[tuple[str, Limit]], used: tuple[int, ...]) -> None:
+        """See how full the limits are."""
+
+
+class TenantThrottle(_Throttle):
+    """Bounds a tenant's calls of everything but gates."""
+
+    def limits(self, principal: Principal) -> Sequence[tuple[str, Limit]]:
+        """Return the tenant's own limit."""
+        name = f"api:{principal.tenant_id}"
+        return (("tenant", Limit(name, settings.TENANT_API_PER_MINUTE, 60.0)),)
+
+
+class GateThrottle(_Throttle):
+    """Bounds gates: each tenant, and all tenants together in one namespace of all gate routes.
+
+    No tenant can use up what all share: half of the cap is the most that one may take.
+    """
+
+    def limits(self, principal: Principal) -> Sequence[tuple[str, Limit]]:
+        """Return the tenant's limits first, so that a flood is stopped by its own."""
+        return gate_limits(str(principal.tenant_id))
+
+    def observe(self, limits: Sequence[tuple[str, Limit]], used: tuple[int, ...]) -> None:
+        """Note how much of the cap over all tenants is used."""
+        for (kind, limit), count in zip(limits, used, strict=True):
+            if kind == GATE_NAMESPACE:
+                GATE_SATURATION.set(count / limit.amount)
+
+
+def gate_limits(tenant: str) -> tuple[tuple[str, Limit], ...]:
+    """Return the limits that a tenant's gate request counts against, each with its kind."""
+    own = Limit(f"gate:{tenant}", settings.ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP, 1.0)
+    if not settings.ENFORCEMENT_GLOBAL_ABUSE_GUARD_ENABLED:
+        return (("gate_tenant", own),)
+    cap: int = settings.ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP
+    share = Limit(f"{GATE_NAMESPACE}:{tenant}", max(1, cap // 2), 60.0)
+    return (
+        ("gate_tenant", own),
+        ("gate_share", share),
+        (GATE_NAMESPACE, Limit(GATE_NAMESPACE, cap, 60.0)),
+    )

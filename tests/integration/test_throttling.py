@@ -1,0 +1,242 @@
+"""Limits over HTTP: by tenant and over all tenants for gates, by address for strangers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
+
+from governance.api import throttling
+from tests.client import Api
+from tests.factories.headroom import Shop
+from tests.factories.tenants import World
+from valdrix.kernel.addresses import read_networks
+from valdrix.kernel.http import throttling as by_address
+from valdrix.kernel.http.client_address import client_address
+from valdrix.kernel.metrics import render_metrics
+from valdrix.kernel.throttling.limiter import Limiter
+from valdrix.kernel.throttling.shared_file import SharedFile
+
+ROOT = Path(__file__).resolve().parents[2]
+BODY = {
+    "project_id": "shop", "environment": "dev", "resource_reference": "x",
+    "estimated_monthly_delta_usd": "1.00", "dry_run": True,
+}  # fmt: skip
+
+
+class Clock:
+    """A clock that goes only when it is told to."""
+
+    now = 5000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """Let limits count for this test alone, by a clock of its own."""
+    made = Clock()
+    counts = Limiter(in_redis=None, in_file=SharedFile(tmp_path / "counts", clock=made))
+    monkeypatch.setattr(throttling, "limiter", lambda: counts)
+    monkeypatch.setattr(by_address, "limiter", lambda: counts)
+    yield made
+    counts.close()
+
+
+def ask(world: World) -> Any:
+    return Api().post("gate/terraform", BODY, key=world.key)
+
+
+def refused(response: Any) -> int:
+    assert (response.status_code, response.json()["code"]) == (429, "throttled")
+    assert response["Content-Type"] == "application/problem+json"
+    assert response["Retry-After"].isdigit()
+    return int(response["Retry-After"])
+
+
+def metric(name: str) -> float:
+    lines = [line for line in render_metrics().decode().splitlines() if line.startswith(name)]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+def test_a_tenant_s_flood_is_stopped_and_leaves_another_alone(
+    clock: Clock, tenant: World, other_tenant: World, settings: Any
+) -> None:
+    settings.ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP = 5
+    rejections = metric("rate_limit_rejections_total")
+    answers = [ask(tenant) for _ in range(9)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 4
+    assert refused(answers[-1]) in {1, 2}
+    assert metric("rate_limit_rejections_total") == rejections + 4
+    assert ask(other_tenant).status_code == 200
+    clock.now += 1.06
+    assert ask(tenant).status_code == 200
+
+
+def test_one_tenant_cannot_use_up_what_all_share(
+    clock: Clock, tenant: World, other_tenant: World, settings: Any
+) -> None:
+    settings.ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP = 8
+    assert [ask(tenant).status_code for _ in range(6)] == [200] * 4 + [429] * 2
+    assert [ask(other_tenant).status_code for _ in range(5)] == [200] * 4 + [429]
+    assert metric("valdrix_ops_enforcement_gate_saturation_ratio") == 1.0
+
+
+def test_a_refused_gate_costs_no_statement_beyond_its_credential(
+    clock: Clock, tenant: World, settings: Any
+) -> None:
+    settings.ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP = 1
+    ask(tenant)
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        refused(ask(tenant))
+    assert len(queries) == 1
+    assert "governance_authenticate_key" in queries[0]["sql"]
+
+
+def test_a_limiter_that_is_down_stops_no_gate(
+    tenant: World, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "counts").write_text("")
+    broken = Limiter(in_redis=None, in_file=SharedFile(tmp_path / "counts"))
+    monkeypatch.setattr(throttling, "limiter", lambda: broken)
+    settings.ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP = 1
+    failures = metric("valdrix_ops_throttle_failures_total")
+    assert [ask(tenant).status_code for _ in range(3)] == [200] * 3
+    assert metric("valdrix_ops_throttle_failures_total") == failures + 3
+
+
+def test_other_calls_have_the_tenant_s_own_limit(
+    clock: Clock, tenant: World, other_tenant: World, settings: Any
+) -> None:
+    settings.TENANT_API_PER_MINUTE = 3
+    answers = [Api().get("policies", key=tenant.member.key) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert 57 <= refused(answers[-1]) <= 63
+    assert ask(tenant).status_code == 200
+    assert Api().get("policies", key=other_tenant.member.key).status_code == 200
+
+
+def test_strangers_are_limited_by_address(clock: Clock, tenant: World, settings: Any) -> None:
+    settings.RATE_LIMIT_PER_MINUTE = 4
+    near, far = Api(remote_addr="198.51.100.7"), Api(remote_addr="198.51.100.8")
+    assert [near.get("policies").status_code for _ in range(5)] == [401] * 4 + [429]
+    refused(near.get("/api/schema"))
+    refused(near.post("/admin/login/", b"username=a&password=b"))
+    assert far.get("policies").status_code == 401
+    # Whoever has a good credential is no stranger, and probes are never refused.
+    assert near.get("policies", key=tenant.member.key).status_code == 200
+    for path in ("/health/live", "/health/ready", "/metrics"):
+        assert near.get(path).status_code == 200
+    clock.now += 63
+    assert near.get("policies").status_code == 401
+
+
+def test_bad_credentials_count_against_the_address(
+    clock: Clock, tenant: World, settings: Any
+) -> None:
+    settings.RATE_LIMIT_PER_MINUTE = 3
+    near = Api(remote_addr="198.51.100.9")
+    tries = [
+        near.get("policies", key="vdx_nobody"),
+        near.get("policies", headers={"Authorization": "Basic YTpi"}),
+        near.get("policies", key=tenant.key[:-1] + "0"),
+        near.get("policies", key="vdx_nobody"),
+    ]
+    assert [answer.status_code for answer in tries] == [401, 401, 401, 429]
+    assert near.get("policies", key=tenant.key).status_code == 200
+
+
+def test_an_ipv6_network_is_one_address(clock: Clock, settings: Any) -> None:
+    settings.RATE_LIMIT_PER_MINUTE = 2
+    statuses = [
+        Api(remote_addr=f"2001:db8:1:2::{number}").get("policies").status_code
+        for number in range(1, 4)
+    ]
+    assert statuses == [401, 401, 429]
+    assert Api(remote_addr="2001:db8:1:3::1").get("policies").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("peer", "header", "expected"),
+    [
+        ("198.51.100.1", "203.0.113.9", "198.51.100.1"),  # No proxy of ours.
+        ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "6.6.6.6, 203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "6.6.6.6, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "unknown", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.9, unknown, 10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "2001:db8::5", "2001:db8::5"),
+        ("::ffff:10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", ", ".join(["6.6.6.6"] * 500), "6.6.6.6"),
+        ("", "203.0.113.9", None),
+    ],
+)
+def test_forwarded_addresses_are_believed_as_far_as_our_proxies_wrote_them(
+    settings: Any, peer: str, header: str, expected: str | None
+) -> None:
+    settings.TRUST_PROXY_HEADERS = True
+    settings.TRUSTED_PROXY_CIDRS = read_networks(["10.0.0.0/8"])
+    request = RequestFactory().get("/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_FOR=header)
+    assert client_address(request) == expected
+
+
+def test_without_trust_no_header_is_believed(settings: Any) -> None:
+    settings.TRUST_PROXY_HEADERS = False
+    settings.TRUSTED_PROXY_CIDRS = read_networks(["10.0.0.0/8"])
+    request = RequestFactory().get("/", REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR="6.6.6.6")
+    assert client_address(request) == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP", "0"),
+        ("ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP", "59"),
+        ("ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP", "10000001"),
+        ("ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP", "many"),
+        ("ENFORCEMENT_GLOBAL_ABUSE_GUARD_ENABLED", "perhaps"),
+        ("ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP", "-1"),
+        ("RATE_LIMIT_PER_MINUTE", "0"),
+        ("TRUST_PROXY_HEADERS", "yes please"),
+        ("TRUST_PROXY_HEADERS", "true"),
+        ("TRUSTED_PROXY_CIDRS", "10.0.0.1/8"),
+        ("TRUSTED_PROXY_CIDRS", "proxies"),
+        ("OUTBOUND_ALLOWED_NETWORKS", "10.0.0.0/64"),
+        ("ENFORCEMENT_RUN_TASK_HOSTS", "https://app.terraform.io"),
+        ("SECRET_SEALING_KEYS", "short"),
+        ("PUBLIC_BASE_URL", "valdrix.test"),
+    ],
+)
+def test_a_bad_setting_refuses_to_start_and_is_named(name: str, value: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "import valdrix.settings"],
+        cwd=ROOT,
+        env=os.environ | {name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert f"ImproperlyConfigured: {name}" in result.stderr
+
+
+def test_the_gate_s_limits_come_before_any_work(clock: Clock, tenant: World, settings: Any) -> None:
+    shop = Shop(tenant)
+    shop.budget("100.00")
+    settings.ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP = 2
+    body = BODY | {"dry_run": False}
+    statuses = [Api().post("gate/terraform", body, key=tenant.key).status_code for _ in range(4)]
+    assert statuses == [200, 200, 429, 429]

@@ -1,0 +1,375 @@
+"""Limits: never above, at most a twentieth below, over threads, processes and window edges."""
+
+from __future__ import annotations
+
+import bisect
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.programs import require_program
+from valdrix.kernel.throttling import limiter as limiter_module
+from valdrix.kernel.throttling.in_redis import RedisCounts
+from valdrix.kernel.throttling.limiter import Limiter
+from valdrix.kernel.throttling.shared_file import SharedFile
+from valdrix.kernel.throttling.windows import Limit, Taken
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Clock:
+    """A clock that goes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def counts(tmp_path: Path, clock: Clock) -> Iterator[SharedFile]:
+    made = SharedFile(tmp_path, clock=clock)
+    yield made
+    made.close()
+
+
+def most_in_any_window(times: Sequence[float], seconds: float) -> int:
+    """Return how many of the times lie together within the fullest window of a length."""
+    ordered = sorted(times)
+    return max(
+        (
+            bisect.bisect_left(ordered, begin + seconds) - index
+            for index, begin in enumerate(ordered)
+        ),
+        default=0,
+    )
+
+
+def test_global_rate_limit_throttles_cross_tenant_requests(counts: SharedFile) -> None:
+    """FI-005: tenants that are each far below their own limit share one cap."""
+    shared = Limit("enforcement_gate", 10, 60.0)
+
+    def ask(tenant: str) -> Taken:
+        return counts.take((Limit(f"gate:{tenant}", 100, 1.0), shared))
+
+    assert all(ask(f"tenant-{number % 5}").is_allowed for number in range(10))
+    refused = ask("tenant-6")
+    assert (refused.refused, refused.used) == (1, (0, 10))
+    assert 1 <= refused.wait_seconds <= 63
+    # Whoever is refused by the cap has lost nothing of their own.
+    assert counts.take((Limit("gate:tenant-6", 100, 1.0),)).used == (1,)
+
+
+def test_a_burst_up_to_the_limit_passes_at_once_and_no_more(
+    counts: SharedFile, clock: Clock
+) -> None:
+    limit = Limit("a", 5, 60.0)
+    assert [counts.take((limit,)).is_allowed for _ in range(7)] == [True] * 5 + [False] * 2
+    refused = counts.take((limit,))
+    clock.now += refused.wait_seconds
+    assert counts.take((limit,)).is_allowed
+
+
+def test_nothing_doubles_at_the_edge_of_a_window(counts: SharedFile, clock: Clock) -> None:
+    """The whole limit just before an edge, and again just after it, is what must not pass."""
+    limit = Limit("edge", 100, 60.0)
+    passed: list[float] = []
+    for moment in (1019.99, 1020.0, 1020.01, 1079.98, 1079.99, 1080.0, 1080.01, 1082.9, 1083.0):
+        clock.now = moment
+        passed += [moment for _ in range(150) if counts.take((limit,)).is_allowed]
+    assert most_in_any_window(passed, 60.0) == 100
+    assert len(passed) == 200
+
+
+@given(
+    amount=st.integers(1, 40),
+    steps=st.lists(
+        st.tuples(st.floats(0, 30, allow_nan=False), st.integers(1, 30)), min_size=1, max_size=40
+    ),
+)
+@settings(max_examples=200, deadline=None)
+def test_no_window_ever_holds_more_than_the_limit(
+    tmp_path_factory: pytest.TempPathFactory, amount: int, steps: list[tuple[float, int]]
+) -> None:
+    clock = Clock()
+    store = SharedFile(tmp_path_factory.mktemp("w"), clock=clock, entries=16)
+    limit = Limit("any", amount, 10.0)
+    passed: list[float] = []
+    for pause, tries in steps:
+        clock.now += pause
+        for _ in range(tries):
+            taken = store.take((limit,))
+            if taken.is_allowed:
+                passed.append(clock.now)
+            else:
+                assert 1 <= taken.wait_seconds <= 11
+    store.close()
+    assert most_in_any_window(passed, 10.0) <= amount
+
+
+def test_steady_load_gets_at_least_nineteen_twentieths(counts: SharedFile, clock: Clock) -> None:
+    limit = Limit("steady", 600, 1.0)
+    allowed = 0
+    began = clock.now
+    while clock.now < began + 20:
+        allowed += counts.take((limit,)).is_allowed
+        clock.now += 0.0005
+    assert 0.95 * 600 * 20 <= allowed <= 600 * 21
+
+
+def test_a_refusal_takes_nothing_of_the_other_limits(counts: SharedFile) -> None:
+    wide, narrow = Limit("wide", 100, 60.0), Limit("narrow", 1, 60.0)
+    assert counts.take((wide, narrow)).is_allowed
+    assert counts.take((wide, narrow)).refused == 1
+    assert counts.take((wide,)).used == (2,)
+
+
+def test_the_wait_is_long_enough_and_not_too_long(counts: SharedFile, clock: Clock) -> None:
+    limit = Limit("wait", 1, 10.0)
+    assert counts.take((limit,)).is_allowed
+    clock.now += 3.0
+    wait = counts.take((limit,)).wait_seconds
+    clock.now += wait - 1.51
+    assert not counts.take((limit,)).is_allowed
+    clock.now += 1.51
+    assert counts.take((limit,)).is_allowed
+
+
+def test_a_clock_that_begins_anew_does_not_lock_anybody_out(
+    counts: SharedFile, clock: Clock
+) -> None:
+    limit = Limit("reboot", 1, 60.0)
+    assert counts.take((limit,)).is_allowed
+    clock.now = 1.0
+    assert counts.take((limit,)).is_allowed
+
+
+def test_more_names_than_places_never_refuse_anybody_wrongly(tmp_path: Path, clock: Clock) -> None:
+    store = SharedFile(tmp_path, clock=clock, entries=16)
+    for number in range(500):
+        clock.now += 0.1
+        assert store.take((Limit(f"n{number}", 1, 60.0),)).is_allowed
+    store.close()
+
+
+# --- threads and processes ------------------------------------------------------------------------
+
+_HAMMER = """
+import sys, threading, time
+from pathlib import Path
+from valdrix.kernel.throttling.shared_file import SharedFile
+from valdrix.kernel.throttling.windows import Limit
+store, limit, end = SharedFile(Path(sys.argv[1])), Limit("all", int(sys.argv[2]), 1.0), float(sys.argv[3])
+counted, guard = [], threading.Lock()
+def hammer():
+    own = []
+    while time.monotonic() < end:
+        before = time.monotonic()
+        if store.take((limit,)).is_allowed:
+            own.append((before, time.monotonic()))
+        else:
+            time.sleep(0.002)
+    with guard:
+        counted.extend(own)
+threads = [threading.Thread(target=hammer) for _ in range(16)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print("\\n".join(f"{a} {b}" for a, b in counted))
+"""
+
+
+def test_sixty_four_threads_of_four_processes_never_pass_more(tmp_path: Path) -> None:
+    """FI-005: the count is one for all processes; each passes at a moment between two it noted."""
+    amount, seconds = 400, 3.0
+    end = time.monotonic() + seconds + 1.0
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _HAMMER, str(tmp_path), str(amount), str(end)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for _ in range(4)
+    ]
+    spans = []
+    for process in processes:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        spans.append([tuple(map(float, line.split())) for line in output.split("\n") if line])
+    assert all(spans), "a process passed nothing"
+    everything = sorted(span for each in spans for span in each)
+    # Surely inside a window: noted to begin after its begin and to be over before its end.
+    for begin, _ in everything[::7]:
+        inside = sum(1 for first, last in everything if begin <= first and last < begin + 1.0)
+        assert inside <= amount
+    took = everything[-1][1] - everything[0][0]
+    assert len(everything) >= 0.95 * amount * (took - 1.0)
+
+
+def test_a_process_that_dies_with_the_lock_holds_nobody(tmp_path: Path) -> None:
+    code = (
+        "import fcntl, os, sys, time\n"
+        "fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)\n"
+        "fcntl.lockf(fd, fcntl.LOCK_EX, 1)\n"
+        "print('held', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "throttle.v1")], stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    store = SharedFile(tmp_path)
+    taken: list[Taken] = []
+    thread = threading.Thread(target=lambda: taken.append(store.take((Limit("a", 1, 60.0),))))
+    thread.start()
+    assert not taken
+    holder.kill()
+    holder.communicate()
+    thread.join(10)
+    assert taken[0].is_allowed
+    store.close()
+
+
+# --- a limiter that is down ----------------------------------------------------------------------
+
+
+class DeadRedis(RedisCounts):
+    """A Redis that does not answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def take(self, limits: Sequence[Limit]) -> Taken:
+        self.asked += 1
+        raise redis.ConnectionError("gone")
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
+def test_a_redis_that_is_down_is_left_alone_and_the_machine_counts_for_itself(
+    counts: SharedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = DeadRedis()
+    made = Limiter(in_redis=dead, in_file=counts)
+    limit = Limit("down", 3, 60.0)
+    assert [made.take((limit,)).is_allowed for _ in range(5)] == [True] * 3 + [False] * 2
+    assert dead.asked == 1
+    later = time.monotonic() + limiter_module.PAUSE_SECONDS + 1
+    monkeypatch.setattr(limiter_module.time, "monotonic", lambda: later)
+    made.take((limit,))
+    assert dead.asked == 2
+
+
+@pytest.mark.parametrize("breakage", ["a file in the way", "a foreign file"])
+def test_a_limiter_that_cannot_count_lets_everybody_pass(tmp_path: Path, breakage: str) -> None:
+    if breakage == "a file in the way":
+        (tmp_path / "directory").write_text("")
+        store = SharedFile(tmp_path / "directory")
+    else:
+        (tmp_path / "throttle.v1").symlink_to("/etc/hostname")
+        store = SharedFile(tmp_path)
+    made = Limiter(in_redis=None, in_file=store)
+    assert all(made.take((Limit("a", 1, 60.0),)).is_allowed for _ in range(3))
+
+
+# --- Redis ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = require_program("redis-server")
+    directory = tmp_path_factory.mktemp("redis")
+    socket = directory / "s"
+    process = subprocess.Popen(
+        [server, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(directory)],
+        stdout=subprocess.DEVNULL,
+    )
+    url = f"unix://{socket}"
+    client = redis.Redis.from_url(url)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            client.ping()
+            break
+        except redis.ConnectionError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    client.close()
+    yield url
+    process.kill()
+    process.wait()
+
+
+def test_redis_counts_like_the_file(redis_url: str) -> None:
+    store = RedisCounts(redis_url)
+    limit, wide = Limit("r", 5, 60.0), Limit("w", 100, 60.0)
+    assert [store.take((wide, limit)).is_allowed for _ in range(7)] == [True] * 5 + [False] * 2
+    refused = store.take((wide, limit))
+    assert (refused.refused, refused.used) == (1, (5, 5))
+    assert 57 <= refused.wait_seconds <= 63
+    store.close()
+
+
+def test_redis_never_passes_more_to_many_threads(
+    redis_url: str, run_apart: Callable[[Callable[[], None], int], None]
+) -> None:
+    limit, end = Limit("threads", 300, 1.0), time.monotonic() + 2.5
+    passed: list[tuple[float, float]] = []
+    guard = threading.Lock()
+
+    def hammer() -> None:
+        store, own = RedisCounts(redis_url), []
+        while time.monotonic() < end:
+            before = time.monotonic()
+            if store.take((limit,)).is_allowed:
+                own.append((before, time.monotonic()))
+            else:
+                time.sleep(0.005)
+        store.close()
+        with guard:
+            passed.extend(own)
+
+    run_apart(hammer, 16)
+    for begin, _ in passed[::5]:
+        assert sum(1 for a, b in passed if begin <= a and b < begin + 1.0) <= 300
+    took = max(b for _, b in passed) - min(a for a, _ in passed)
+    assert len(passed) >= 0.95 * 300 * (took - 1.0)
+
+
+@pytest.fixture
+def run_apart() -> Callable[[Callable[[], None], int], None]:
+    def run(function: Callable[[], None], number: int) -> None:
+        threads = [threading.Thread(target=function) for _ in range(number)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return run
+
+
+def test_redis_forgets_what_is_over(redis_url: str) -> None:
+    store = RedisCounts(redis_url)
+    store.take((Limit("brief", 5, 1.0),))
+    client = redis.Redis.from_url(redis_url)
+    keys = [key for key in client.keys() if client.pttl(key) < 1200]
+    assert keys
+    assert all(client.pttl(key) > 0 for key in keys)
+    client.close()
+    store.close()

@@ -1,0 +1,75 @@
+"""Limits by address: for whoever has shown no credential, and for signing in (SPEC 16)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Final
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from valdrix.kernel.http.client_address import client_address
+from valdrix.kernel.http.problem_response import problem_response
+from valdrix.kernel.metrics import RATE_LIMIT_REJECTIONS
+from valdrix.kernel.throttling.limiter import limiter
+from valdrix.kernel.throttling.windows import Limit, Taken
+
+_UNLIMITED: Final = ("/health", "/metrics", "/static/")
+"""What probes and browsers fetch of their own accord."""
+_CREDENTIALS: Final = ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "HTTP_X_TFC_TASK_SIGNATURE")
+_IPV6_PREFIX: Final = 64
+
+
+class AddressThrottleMiddleware:
+    """Answers 429 to an address whose requests without a credential are too many.
+
+    A request that carries a credential is counted only when that is refused: see
+    :func:`take_for_address`.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Count the request, unless somebody known makes it, and answer it or refuse."""
+        if _is_limited(request):
+            taken = take_for_address(request)
+            if not taken.is_allowed:
+                return problem_response(
+                    "throttled",
+                    "Too many requests; retry after the time given.",
+                    headers={"Retry-After": str(taken.wait_seconds)},
+                )
+        return self._get_response(request)
+
+
+def take_for_address(request: HttpRequest) -> Taken:
+    """Count one request without a good credential against its address."""
+    limit = Limit(
+        f"address:{_place_of(client_address(request))}", settings.RATE_LIMIT_PER_MINUTE, 60.0
+    )
+    taken = limiter().take((limit,))
+    if not taken.is_allowed:
+        RATE_LIMIT_REJECTIONS.labels("address").inc()
+    return taken
+
+
+def _is_limited(request: HttpRequest) -> bool:
+    if request.path.startswith(_UNLIMITED):
+        return False
+    if any(name in request.META for name in _CREDENTIALS):
+        return False
+    # Only a request that has a session's cookie costs a look at the session.
+    has_session = settings.SESSION_COOKIE_NAME in request.COOKIES
+    return not (has_session and request.user.is_authenticated)
+
+
+def _place_of(address: str | None) -> str:
+    """Return whom an address stands for: an IPv4 address, or the network of an IPv6 one."""
+    if address is None:
+        return "none"
+    parsed = ipaddress.ip_address(address)
+    if parsed.version == 4:
+        return address
+    return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))

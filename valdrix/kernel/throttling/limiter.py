@@ -1,0 +1,72 @@
+"""The limiter that doors ask. One that is down stops nobody: it counts that, and lets pass.
+
+With Redis all machines count together; while Redis is down, and where there is none, the
+processes of each machine do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import redis
+from django.conf import settings
+
+from valdrix.kernel.metrics import THROTTLE_FAILURES
+from valdrix.kernel.throttling.in_redis import RedisCounts
+from valdrix.kernel.throttling.shared_file import SharedFile
+from valdrix.kernel.throttling.windows import Limit, Taken
+
+log = logging.getLogger("valdrix.throttling")
+
+PAUSE_SECONDS: Final = 5.0
+"""How long Redis is left alone after it failed."""
+
+
+class Limiter:
+    """Takes tokens from Redis or from the machine's own file. Safe to use from many threads."""
+
+    def __init__(self, *, in_redis: RedisCounts | None, in_file: SharedFile) -> None:
+        self._redis = in_redis
+        self._file = in_file
+        self._lock = threading.Lock()
+        self._resumes_at = 0.0
+
+    def take(self, limits: Sequence[Limit]) -> Taken:
+        """Take one token of every limit, or of none; whatever fails lets pass."""
+        if self._redis is not None and time.monotonic() >= self._resumes_at:
+            try:
+                return self._redis.take(limits)
+            except redis.RedisError as error:
+                with self._lock:
+                    self._resumes_at = time.monotonic() + PAUSE_SECONDS
+                self._note("redis", error)
+        try:
+            return self._file.take(limits)
+        except (OSError, ValueError) as error:
+            self._note("file", error)
+            return Taken(None, 0, (0,) * len(limits))
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._file.close()
+        if self._redis is not None:
+            self._redis.close()
+
+    def _note(self, store: str, error: Exception) -> None:
+        THROTTLE_FAILURES.labels(store).inc()
+        log.warning("throttling by %s fails: %s", store, type(error).__name__)
+
+
+@lru_cache(maxsize=1)
+def limiter() -> Limiter:
+    """Return the process's limiter, as the settings have it."""
+    url: str = settings.THROTTLE_REDIS_URL
+    return Limiter(
+        in_redis=RedisCounts(url) if url else None,
+        in_file=SharedFile(settings.THROTTLE_DIRECTORY),
+    )
