@@ -6,6 +6,7 @@ from enforcement.ledger.models import LedgerEntry, LedgerHead
 from enforcement.notifications.models import Delivery, Notice, NoticeCursor
 from enforcement.replay.models import Simulation
 from enforcement.rollout.models import Promotion
+from enforcement.run_tasks.models import RunTask
 
 __all__ = (
     "Decision",

@@ -16,6 +16,7 @@ from governance.policies.models import ForcedMode, PolicyVersion
 from governance.signin.models import RecoveryCode, SecondFactor, SignInSlot
 from governance.tenants.models import Tenant
 from governance.tokens.models import ApprovalToken, TokenKey
+from governance.workloads.models import WorkloadIssuer
 
 __all__ = (
     "ApiKey",
@@ -38,4 +39,5 @@ __all__ = (
     "Tenant",
     "TokenKey",
     "User",
+    "WorkloadIssuer",
 )

@@ -9,24 +9,36 @@ from __future__ import annotations
 from typing import Final, NoReturn
 
 from django.db import DatabaseError, InterfaceError
+from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
 from governance.api.remembered import remembered
+from governance.api.workload_tokens import find_workload_principal
 from governance.identity.domain import ApiKeyText, Principal, read_key_text
 from governance.identity.queries import find_key_principal
+from governance.workloads.domain import TokenExpired, looks_like_token
 from valdrix.kernel.db import drop_lost_connection, is_database_down, time_limit
 from valdrix.kernel.http.throttling import take_for_address
 from valdrix.kernel.metrics import AUTH_ATTEMPTS
+from valdrix.kernel.problems import Refused
 
 _SCHEME: Final = "bearer"
 JUDGED_WITHIN_SECONDS: Final = 1.5
 """A database that has not said by then whose key it is counts as down."""
 
 
+class WorkloadTokenExpired(Refused):
+    """A workload's token verifies, and its time is over (401)."""
+
+    code = "token_expired"
+
+
 class ApiKeyAuthentication(BaseAuthentication):
     """Takes ``Authorization: Bearer vdx_…`` or ``X-API-Key: vdx_…``, but not both.
+
+    Instead of a key it may be a workload's OIDC token.
 
     Unknown, malformed, expired and revoked keys and those of people who left are all answered
     by one body: whoever tries keys learns nothing from it.
@@ -43,12 +55,24 @@ class ApiKeyAuthentication(BaseAuthentication):
             refuse_credential(request)
         if text is None:
             return None
-        key = read_key_text(text)
-        principal = None if key is None else self.find_principal(key)
+        principal = self._find_speaker(text)
         AUTH_ATTEMPTS.labels("failed" if principal is None else "ok").inc()
         if principal is None:
             refuse_credential(request)
         return principal, principal
+
+    def _find_speaker(self, text: str) -> Principal | None:
+        """Return whom a credential's text speaks for: a key's, or a workload's token.
+
+        :raises WorkloadTokenExpired: when a token's time is over.
+        """
+        if looks_like_token(text):
+            try:
+                return find_workload_principal(text, now=timezone.now())
+            except TokenExpired:
+                raise WorkloadTokenExpired("The token has expired.") from None
+        key = read_key_text(text)
+        return None if key is None else self.find_principal(key)
 
     def find_principal(self, key: ApiKeyText) -> Principal | None:
         """Return whom a well-formed key speaks for; the one place that asks the database.

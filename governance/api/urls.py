@@ -25,6 +25,12 @@ from governance.api.reviewers import (
     ReviewerGroupsView,
     ReviewerGroupView,
 )
+from governance.api.workload_issuers import (
+    WorkloadIssuerKeysView,
+    WorkloadIssuerRevocationView,
+    WorkloadIssuersView,
+    WorkloadIssuerView,
+)
 
 urlpatterns = [
     path("api-keys", ApiKeysView.as_view()),
@@ -37,6 +43,10 @@ urlpatterns = [
     path("integrations/<uuid:integration_id>/revoke", IntegrationRevocationView.as_view()),
     path("integrations/<uuid:integration_id>/bindings", BindingsView.as_view()),
     path("integrations/<uuid:integration_id>/bindings/<uuid:binding_id>", BindingView.as_view()),
+    path("workload-issuers", WorkloadIssuersView.as_view()),
+    path("workload-issuers/<uuid:issuer_id>", WorkloadIssuerView.as_view()),
+    path("workload-issuers/<uuid:issuer_id>/keys", WorkloadIssuerKeysView.as_view()),
+    path("workload-issuers/<uuid:issuer_id>/revoke", WorkloadIssuerRevocationView.as_view()),
     path("members", MembersView.as_view()),
     path("members/<int:person_id>", MemberView.as_view()),
     path("members/<int:person_id>/approval-permissions", ApprovalPermissionsView.as_view()),

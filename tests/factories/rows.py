@@ -52,6 +52,7 @@ from governance.models import (
     ReviewerGroup,
     ReviewerGroupMember,
     Tenant,
+    WorkloadIssuer,
 )
 from tests.factories.tenants import World
 from valdrix.kernel.db import transaction
@@ -87,6 +88,7 @@ def plant_rows(world: World) -> None:
         _plant_incident(world.id, now)
         _plant_integrations(world, now)
         _plant_reviewers(world, now)
+        _plant_workload_issuer(world, now)
         _plant_money(world.id, decision_id, now)
         plant_decision(world.id, decision_id, now)
         IdempotencyKey.objects.create(
@@ -342,6 +344,20 @@ def _plant_run_task(world: World, decision_id: uuid.UUID, now: datetime) -> None
         received_at=now,
         due_at=now,
         finished_at=now,
+    )
+
+
+def _plant_workload_issuer(world: World, now: datetime) -> None:
+    WorkloadIssuer.objects.create(
+        id=new_id(),
+        tenant_id=world.id,
+        name="ci",
+        issuer="https://token.actions.githubusercontent.com",
+        conditions={"repository_id": ["1"]},
+        project_id="shop",
+        person_id=world.owner.user_id,
+        created_by="user:1",
+        created_at=now,
     )
 
 

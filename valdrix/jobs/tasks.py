@@ -145,6 +145,8 @@ def clean_telemetry() -> str:
     before = timezone.now() - timedelta(days=settings.TELEMETRY_RETENTION_DAYS)
     done = delete_old(tenant_ids=tenant_ids_for_job("clean-telemetry"), before=before)
     return f"deleted={done.deleted} batches={done.batches} delayed={done.delayed or 'no'}"
+
+
 def work_run_tasks() -> str:
     """Decide and answer the calls of run tasks that are due, a few tenants at a time (SPEC 8).
 

@@ -81,6 +81,7 @@ class Call:
 
     :ivar hosts: the hosts it may go to, redirects included.
     :ivar max_bytes: how long the answer's body may be.
+    :ivar timeout_seconds: what one try may take; None means the client's own limit.
     :ivar max_redirects: how many redirects of a GET are followed; each is checked like the URL,
         and credentials stay with the origin they were meant for.
     """
@@ -93,6 +94,7 @@ class Call:
     max_bytes: int = 1024 * 1024
     max_redirects: int = 0
     tries: int = TRIES
+    timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +187,15 @@ class Client:
 
     def _try(self, call: Call, target: Target, headers: Mapping[str, str]) -> Answer:
         """Make one connection, ask once, and read the answer within the time and the bound."""
+        timeout_seconds = call.timeout_seconds or self._timeout_seconds
         connection = _CheckedConnection(
             target.host,
             target.port,
-            timeout=self._timeout_seconds,
+            timeout=timeout_seconds,
             tls=self._tls,
         )
         connection.choose = self._addresses_of
-        ending = threading.Timer(self._timeout_seconds, connection.abort)
+        ending = threading.Timer(timeout_seconds, connection.abort)
         ending.daemon = True
         ending.start()
         try:

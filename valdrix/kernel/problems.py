@@ -78,6 +78,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "settlement_inconsistent": 409,
     "tenant_exists": 409,
     "user_exists": 409,
+    "workload_issuer_not_active": 409,
     # 411, 413, 415, 422, 429
     "length_required": 411,
     "body_too_large": 413,
@@ -101,6 +102,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "not_ready": 503,
     "sealing_key_missing": 503,
     "signing_key_missing": 503,
+    "workload_issuer_unavailable": 503,
     "statement_timeout": 504,
 }
 

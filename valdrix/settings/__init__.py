@@ -392,6 +392,10 @@ RUN_TASK_HOSTS = _hosts(
         "archivist.eu.terraform.io",
     ],
 )
+# Whose workloads' tokens may be verified by keys that are discovered.
+WORKLOAD_ISSUER_HOSTS = _hosts(
+    "WORKLOAD_ISSUER_HOSTS", default=["token.actions.githubusercontent.com", "gitlab.com"]
+)
 # Where people reach this server: links that leave it begin so.
 PUBLIC_BASE_URL = env.str("PUBLIC_BASE_URL", default="").rstrip("/") or None
 if PUBLIC_BASE_URL is not None and not PUBLIC_BASE_URL.startswith(("https://", "http://")):

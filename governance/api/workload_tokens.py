@@ -1,0 +1,87 @@
+"""Authentication by a workload's OIDC token."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from governance.audit.operations import Actor
+from governance.identity.domain import MEMBER, Principal
+from governance.workloads.discovery import key_source
+from governance.workloads.domain import (
+    TokenExpired,
+    TokenRefused,
+    UnverifiedToken,
+    find_key,
+    has_claims,
+    read_unverified,
+    verify,
+)
+from governance.workloads.models import WorkloadIssuer
+from governance.workloads.operations import note_use
+from governance.workloads.queries import find_speaking
+from valdrix.kernel.db import reading
+
+log = logging.getLogger("valdrix.workloads")
+
+
+def find_workload_principal(text: str, *, now: datetime) -> Principal | None:
+    """Return whom a token speaks for, or None when it speaks for nobody.
+
+    :raises TokenExpired: when it would, had its time not run out.
+    :raises IssuerUnavailable: when the issuer's keys cannot be fetched.
+    """
+    try:
+        token = read_unverified(text)
+        with reading(token.tenant_id):
+            registered = find_speaking(token.tenant_id, token.issuer)
+        row = _find_meeting(token, registered, now)
+    except TokenExpired:
+        raise
+    except TokenRefused as reason:
+        log.info("a workload's token is refused: %s", reason)
+        return None
+    if row is None:
+        return None
+    principal = Principal(
+        tenant_id=row.tenant_id,
+        principal_id=f"workload:{row.pk}",
+        person_id=row.person_id,
+        role=MEMBER,
+        projects=frozenset({row.project_id}),
+    )
+    actor = Actor(row.tenant_id, principal.principal_id, None, now)
+    note_use(actor=actor, row=row)
+    return principal
+
+
+def _find_meeting(
+    token: UnverifiedToken, registered: list[WorkloadIssuer], now: datetime
+) -> WorkloadIssuer | None:
+    """Return the oldest registration whose keys verify the token and whose conditions it meets."""
+    is_expired = False
+    for row in registered:
+        key = _find_key(token, row)
+        if key is None:
+            continue
+        try:
+            claims = verify(token, key, now=now)
+        except TokenExpired:
+            is_expired = True
+            continue
+        except TokenRefused:
+            continue
+        if has_claims(claims, row.conditions):
+            return row
+    if is_expired:
+        raise TokenExpired
+    return None
+
+
+def _find_key(token: UnverifiedToken, row: WorkloadIssuer) -> dict[str, object] | None:
+    if row.jwks is not None:
+        return find_key(row.jwks["keys"], token)
+    key = find_key(key_source.keys_of(row.issuer), token)
+    if key is None:
+        key = find_key(key_source.keys_of(row.issuer, is_missing=True), token)
+    return key

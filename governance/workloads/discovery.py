@@ -1,0 +1,113 @@
+"""Discovery: an issuer's public keys, fetched when needed and kept for a while.
+
+A key id that is not known may be a new key, so it is fetched again, but not more than once a
+minute an issuer: tokens that name made-up keys fetch nothing. While an issuer does not answer, what
+was fetched within the last day is good.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.conf import settings
+
+from governance.workloads.domain import read_keys
+from valdrix.kernel import outbound, strict_json
+from valdrix.kernel.outbound import Answer, Call, OutboundError
+from valdrix.kernel.problems import Refused
+
+FRESH_SECONDS: Final = 600.0
+KEPT_SECONDS: Final = 24 * 3600.0
+REFRESH_SECONDS: Final = 60.0
+_TIMEOUT_SECONDS: Final = 5.0
+_MOST_BYTES: Final = 256 * 1024
+_MOST_ISSUERS: Final = 1000
+_WELL_KNOWN: Final = "/.well-known/openid-configuration"
+
+
+class IssuerUnavailable(Refused):
+    """The issuer's keys cannot be fetched at the moment, so its tokens cannot be judged (503)."""
+
+    code = "workload_issuer_unavailable"
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one issuer: its keys, and when they were last fetched and tried."""
+
+    keys: list[dict[str, Any]] | None = None
+    fetched_at: float = 0.0
+    tried_at: float = -REFRESH_SECONDS
+
+
+class KeySource:
+    """Keeps issuers' keys for a process. Safe to use from many threads."""
+
+    def __init__(self, send: Callable[[Call], Answer] | None = None) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._known: dict[str, _Known] = {}
+
+    def keys_of(self, issuer: str, *, is_missing: bool = False) -> list[dict[str, Any]]:
+        """Return an issuer's keys.
+
+        :param is_missing: whether those returned before lacked the one that is looked for.
+        :raises IssuerUnavailable: when none are known and none can be fetched.
+        """
+        known, may_fetch = self._look(issuer, is_missing=is_missing)
+        if may_fetch:
+            keys = self._fetch(issuer)
+            if keys is not None:
+                with self._lock:
+                    known.keys, known.fetched_at = keys, time.monotonic()
+        if known.keys is None or time.monotonic() - known.fetched_at > KEPT_SECONDS:
+            raise IssuerUnavailable("The issuer's keys cannot be fetched at the moment.")
+        return known.keys
+
+    def _look(self, issuer: str, *, is_missing: bool) -> tuple[_Known, bool]:
+        """Return what is known, and whether it is this caller's turn to fetch."""
+        now = time.monotonic()
+        with self._lock:
+            known = self._known.get(issuer)
+            if known is None:
+                if len(self._known) >= _MOST_ISSUERS:
+                    self._known.pop(next(iter(self._known)))
+                known = self._known[issuer] = _Known(tried_at=now - REFRESH_SECONDS)
+            is_stale = known.keys is None or now - known.fetched_at > FRESH_SECONDS
+            may_fetch = (is_stale or is_missing) and now - known.tried_at >= REFRESH_SECONDS
+            if may_fetch:
+                known.tried_at = now
+            return known, may_fetch
+
+    def _fetch(self, issuer: str) -> list[dict[str, Any]] | None:
+        try:
+            description = self._get(issuer.rstrip("/") + _WELL_KNOWN)
+            if not isinstance(description, dict) or description.get("issuer") != issuer:
+                return None
+            return read_keys(self._get(str(description.get("jwks_uri"))))
+        except (OutboundError, strict_json.StrictJsonError, ValueError):
+            return None
+
+    def _get(self, url: str) -> object:
+        send = self._send or outbound.send
+        answer = send(
+            Call(
+                method="GET",
+                url=url,
+                hosts=settings.WORKLOAD_ISSUER_HOSTS,
+                headers={"accept": "application/json"},
+                max_bytes=_MOST_BYTES,
+                tries=1,
+                timeout_seconds=_TIMEOUT_SECONDS,
+            )
+        )
+        if answer.status != 200:
+            raise ValueError(f"the issuer answered {answer.status}")
+        return strict_json.loads(answer.body, max_values=10_000)
+
+
+key_source: Final = KeySource()

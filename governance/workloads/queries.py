@@ -1,0 +1,44 @@
+"""Reads of registered issuers."""
+
+from __future__ import annotations
+
+import uuid
+
+from governance.identity.models import Membership
+from governance.workloads.models import WorkloadIssuer
+
+_MOST_OF_ONE_ISSUER = 500
+
+
+def find_issuer(tenant_id: uuid.UUID, issuer_id: uuid.UUID) -> WorkloadIssuer | None:
+    """Return one registered issuer of a tenant, revoked or not."""
+    return WorkloadIssuer.objects.filter(tenant_id=tenant_id, pk=issuer_id).first()
+
+
+def find_issuers(
+    tenant_id: uuid.UUID, *, before_id: uuid.UUID | None = None, limit: int
+) -> list[WorkloadIssuer]:
+    """Return up to ``limit`` registered issuers, newest first, revoked ones included.
+
+    :param before_id: the one after which, in that order, they start.
+    """
+    rows = WorkloadIssuer.objects.filter(tenant_id=tenant_id)
+    if before_id is not None:
+        rows = rows.filter(pk__lt=before_id)
+    return list(rows.order_by("-pk")[:limit])
+
+
+def find_speaking(tenant_id: uuid.UUID, issuer: str) -> list[WorkloadIssuer]:
+    """Return what is registered for an issuer and in use, oldest first.
+
+    Whatever a person answers for stops when they leave or are deactivated.
+    """
+    people = Membership.objects.filter(tenant_id=tenant_id, user__is_active=True)
+    return list(
+        WorkloadIssuer.objects.filter(
+            tenant_id=tenant_id,
+            issuer=issuer,
+            revoked_at__isnull=True,
+            person_id__in=people.values("user_id"),
+        ).order_by("pk")[:_MOST_OF_ONE_ISSUER]
+    )

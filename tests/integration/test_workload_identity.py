@@ -1,0 +1,444 @@
+"""Workload identity: tokens of CI jobs and service accounts, and the ways to forge one."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from enforcement.models import Decision
+from governance.api import workload_tokens
+from governance.models import AuditEntry, User, WorkloadIssuer
+from governance.workloads import discovery
+from governance.workloads.discovery import KeySource
+from tests.client import Api
+from tests.factories.tenants import World
+from tests.standin import LOOPBACK, Asked, Reply, StandIn, stand_in
+from valdrix.kernel.addresses import read_host_list
+from valdrix.kernel.db import platform_transaction, reading
+from valdrix.kernel.outbound import Client
+
+GITHUB = "https://token.actions.githubusercontent.com"
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+OTHER_RSA_KEY = rsa.generate_private_key(65537, 2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+ED_KEY = ed25519.Ed25519PrivateKey.generate()
+BODY = {
+    "project_id": "shop", "environment": "dev", "resource_reference": "x",
+    "estimated_monthly_delta_usd": "1.00",
+}  # fmt: skip
+
+
+def jwk(key: Any, kid: str | None = "k1", **members: Any) -> dict[str, Any]:
+    algorithm = {
+        rsa.RSAPrivateKey: jwt.algorithms.RSAAlgorithm,
+        ec.EllipticCurvePrivateKey: jwt.algorithms.ECAlgorithm,
+        ed25519.Ed25519PrivateKey: jwt.algorithms.OKPAlgorithm,
+    }
+    made = next(one for kind, one in algorithm.items() if isinstance(key, kind))
+    public = json.loads(made.to_jwk(key.public_key()))
+    return {name: value for name, value in public.items() if name != "key_ops"} | (
+        {} if kid is None else {"kid": kid}
+    ) | members  # fmt: skip
+
+
+def claims(tenant: World, **members: Any) -> dict[str, Any]:
+    now = int(time.time())
+    made = {
+        "iss": GITHUB,
+        "aud": f"valdrix:{tenant.id}",
+        "sub": "repo:acme/shop:ref:refs/heads/main",
+        "iat": now,
+        "nbf": now,
+        "exp": now + 300,
+        "repository_id": "4711",
+        "ref": "refs/heads/main",
+    } | members
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def token(
+    payload: dict[str, Any], key: Any = RSA_KEY, algorithm: str = "RS256", **header: Any
+) -> str:
+    return jwt.encode(payload, key, algorithm=algorithm, headers={"kid": "k1"} | header)
+
+
+def raw(header: bytes, payload: bytes, signature: bytes = b"") -> str:
+    parts = (header, payload, signature)
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+def register(api: Api, tenant: World, **terms: Any) -> dict[str, Any]:
+    body = {
+        "name": "ci",
+        "issuer": GITHUB,
+        "project_id": "shop",
+        "conditions": {"repository_id": "4711", "ref": ["refs/heads/main", "refs/heads/next"]},
+        "jwks": {"keys": [jwk(RSA_KEY), jwk(EC_KEY, "k2"), jwk(ED_KEY, "k3")]},
+    } | terms
+    response = api.post("workload-issuers", body, key=tenant.owner.key)
+    assert response.status_code == 201, response.content
+    return response.json()
+
+
+def ask(text: str, **members: Any) -> Any:
+    return Api().post("gate/terraform", BODY | members, key=text)
+
+
+def refused(response: Any, code: str = "authentication_failed") -> None:
+    assert (response.status_code, response.json()["code"]) == (401, code)
+
+
+def test_a_token_speaks_for_its_project_as_a_member(api: Api, tenant: World) -> None:
+    made = register(api, tenant)
+    assert made["audience"] == f"valdrix:{tenant.id}"
+    good = token(claims(tenant))
+    assert ask(good).status_code == 200
+    with reading(tenant.id):
+        one = Decision.objects.get(tenant_id=tenant.id)
+        row = WorkloadIssuer.objects.get(pk=made["id"])
+    assert (one.actor, one.person_id) == (f"workload:{made['id']}", tenant.owner.user_id)
+    assert row.last_used_at is not None
+    other = ask(good, project_id="billing")
+    assert (other.status_code, other.json()["code"]) == (403, "project_not_allowed")
+    for method, path in (("GET", "ledger"), ("GET", "workload-issuers"), ("GET", "api-keys")):
+        answer = api.send(method, path, key=good)
+        assert (answer.status_code, answer.json()["code"]) == (403, "role_missing")
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm", "kid"),
+    [
+        (RSA_KEY, "RS256", "k1"), (RSA_KEY, "PS512", "k1"), (EC_KEY, "ES256", "k2"),
+        (ED_KEY, "EdDSA", "k3"),
+    ],
+)  # fmt: skip
+def test_every_asymmetric_algorithm_is_taken(
+    api: Api, tenant: World, key: Any, algorithm: str, kid: str
+) -> None:
+    register(api, tenant)
+    assert ask(token(claims(tenant), key, algorithm, kid=kid)).status_code == 200
+
+
+def test_forged_tokens_speak_for_nobody(api: Api, tenant: World, other_tenant: World) -> None:
+    register(api, tenant)
+    good = claims(tenant)
+    body = json.dumps(good).encode()
+    public = RSA_KEY.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    hs_header = b'{"alg":"HS256","kid":"k1","typ":"JWT"}'
+    signed = raw(hs_header, body)[:-1].encode()
+    hs = raw(hs_header, body, hmac.new(public, signed, hashlib.sha256).digest())
+    valid = token(good)
+    twice = body[:-1] + b', "repository_id": "1"}'
+    attacks = {
+        "none": raw(b'{"alg":"none"}', body),
+        "None": raw(b'{"alg":"NoNe","kid":"k1"}', body),
+        "hs with the public key": hs,
+        "stripped": valid.rsplit(".", 1)[0] + ".",
+        "another key": token(good, OTHER_RSA_KEY),
+        "another key id": token(good, kid="k2"),
+        "unknown key id": token(good, kid="k9"),
+        "key id of a path": token(good, kid="../../../dev/null"),
+        "embedded key": token(good, OTHER_RSA_KEY, jwk=jwk(OTHER_RSA_KEY)),
+        "key by address": token(good, OTHER_RSA_KEY, jku="https://evil.test/jwks", kid="k9"),
+        "critical header": token(good, crit=["exp"]),
+        "no algorithm": raw(b"{}", body, b"x"),
+        "duplicate claims": raw(
+            b'{"alg":"RS256","kid":"k1"}', twice, b"s" * 256
+        ),
+        "changed body": valid.split(".")[0] + "." + raw(b"", body + b" ").split(".")[1] + "." + valid.split(".")[2],
+        "not json": raw(b"{", body),
+        "list": raw(b"[]", b"[]"),
+        "too long": token(good | {"pad": "x" * 20_000}),
+        "empty": "..",
+        "another tenant": token(claims(other_tenant)),
+        "no tenant's audience": token(good | {"aud": "https://github.com/acme"}),
+        "two audiences": token(good | {"aud": [good["aud"], "x"]}),
+        "upper case": token(good | {"aud": good["aud"].upper()}),
+        "no audience": token({k: v for k, v in good.items() if k != "aud"}),
+        "another issuer": token(good | {"iss": "https://gitlab.com"}),
+        "issuer with a slash": token(good | {"iss": GITHUB + "/"}),
+        "another repository": token(good | {"repository_id": "4712"}),
+        "repository as a list": token(good | {"repository_id": ["4711"]}),
+        "no repository": token({k: v for k, v in good.items() if k != "repository_id"}),
+        "another branch": token(good | {"ref": "refs/heads/evil"}),
+        "not yet": token(good | {"nbf": good["nbf"] + 60}),
+        "issued later": token(good | {"iat": good["iat"] + 60, "exp": good["exp"] + 60}),
+        "no end": token({k: v for k, v in good.items() if k != "exp"}),
+        "no beginning": token({k: v for k, v in good.items() if k != "iat"}),
+        "a life too long": token(good | {"exp": good["exp"] + 2 * 86400}),
+        "an end before its beginning": token(good | {"iat": good["iat"] - 100, "exp": good["iat"] - 200}),
+    }  # fmt: skip
+    for name, text in attacks.items():
+        response = ask(text)
+        assert response.status_code == 401, name
+        assert response.json()["code"] == "authentication_failed", name
+    with reading(tenant.id):
+        assert not Decision.objects.filter(tenant_id=tenant.id).exists()
+    assert ask(valid).status_code == 200
+
+
+def test_a_verified_token_whose_time_is_over_says_so_and_ten_seconds_are_forgiven(
+    api: Api, tenant: World
+) -> None:
+    register(api, tenant)
+    now = int(time.time())
+    late = {"iat": now - 300, "nbf": now - 300}
+    refused(ask(token(claims(tenant, exp=now - 15, **late))), "token_expired")
+    assert ask(token(claims(tenant, exp=now - 5, **late))).status_code == 200
+    assert ask(token(claims(tenant, iat=now + 5, nbf=now + 5))).status_code == 200
+    # What does not verify learns nothing of its time.
+    refused(ask(token(claims(tenant, exp=now - 15, **late), OTHER_RSA_KEY)))
+
+
+def test_claims_of_gitlab_and_kubernetes(api: Api, tenant: World) -> None:
+    register(
+        api, tenant, issuer="https://gitlab.com", project_id="lab",
+        conditions={"project_id": ["17"], "ref_protected": "true"},
+    )  # fmt: skip
+    uid = str(uuid.uuid4())
+    register(
+        api, tenant, issuer="https://kubernetes.default.svc.cluster.local", project_id="cluster",
+        conditions={"/kubernetes.io/serviceaccount/uid": uid},
+    )  # fmt: skip
+    lab = claims(
+        tenant, iss="https://gitlab.com", project_id="17", ref_protected="true", repository_id=None
+    )
+    assert ask(token(lab), project_id="lab").status_code == 200
+    refused(ask(token(lab | {"ref_protected": "false"}), project_id="lab"))
+    pod = claims(
+        tenant,
+        iss="https://kubernetes.default.svc.cluster.local",
+        aud=[f"valdrix:{tenant.id}"],
+    ) | {"kubernetes.io": {"namespace": "ci", "serviceaccount": {"name": "bot", "uid": uid}}}
+    assert ask(token(pod), project_id="cluster").status_code == 200
+    for serviceaccount in ({"name": "bot", "uid": "other"}, {"name": "bot"}, uid):
+        pod["kubernetes.io"] = {"serviceaccount": serviceaccount}
+        refused(ask(token(pod), project_id="cluster"))
+
+
+def test_one_issuer_for_several_projects_goes_by_claims(api: Api, tenant: World) -> None:
+    register(api, tenant)
+    register(api, tenant, name="2", project_id="billing", conditions={"repository_id": "5000"})
+    assert ask(token(claims(tenant))).status_code == 200
+    other = token(claims(tenant, repository_id="5000"))
+    assert ask(other, project_id="billing").status_code == 200
+    assert ask(other).status_code == 403
+
+
+@pytest.mark.parametrize("ending", ["revoked", "its keys replaced", "its person deactivated"])
+def test_a_registration_stops_at_once(api: Api, tenant: World, ending: str) -> None:
+    made = register(api, tenant, person_id=tenant.member.user_id)
+    good = token(claims(tenant))
+    assert ask(good).status_code == 200
+    path = f"workload-issuers/{made['id']}"
+    if ending == "revoked":
+        for _ in range(2):
+            assert api.post(f"{path}/revoke", key=tenant.owner.key).json()["status"] == "revoked"
+        again = api.put(f"{path}/keys", {"jwks": {"keys": [jwk(RSA_KEY)]}}, key=tenant.owner.key)
+        assert (again.status_code, again.json()["code"]) == (409, "workload_issuer_not_active")
+    elif ending == "its keys replaced":
+        keys = {"jwks": {"keys": [jwk(OTHER_RSA_KEY)]}}
+        assert api.put(f"{path}/keys", keys, key=tenant.owner.key).status_code == 200
+        assert ask(token(claims(tenant), OTHER_RSA_KEY)).status_code == 200
+    else:
+        with platform_transaction():
+            User.objects.filter(pk=tenant.member.user_id).update(is_active=False)
+    refused(ask(good))
+    with reading(tenant.id):
+        entries = AuditEntry.objects.filter(tenant_id=tenant.id, object_type="workload-issuer")
+        assert entries.count() == (1 if ending == "its person deactivated" else 2)
+
+
+BAD_TERMS: list[tuple[dict[str, Any], str]] = [
+    ({"name": ""}, "/name"),
+    ({"issuer": None}, "/issuer"),
+    ({"issuer": "http://plain.test", "jwks": None}, "/issuer"),
+    ({"issuer": "https://unlisted.test", "jwks": None}, "/issuer"),
+    ({"issuer": "https://169.254.169.254", "jwks": None}, "/issuer"),
+    ({"project_id": None}, "/project_id"),
+    ({"conditions": None}, "/conditions"),
+    ({"conditions": {}}, "/conditions"),
+    ({"conditions": []}, "/conditions"),
+    ({"conditions": {"repository": "acme/shop"}}, "/conditions"),
+    ({"conditions": {"sub": "repo:acme/shop:ref:refs/heads/main"}}, "/conditions"),
+    ({"conditions": {"repository_id": 4711}}, "/conditions"),
+    ({"conditions": {"repository_id": []}}, "/conditions"),
+    ({"conditions": {"repository_id": ""}}, "/conditions"),
+    ({"conditions": {"repository_id": "1", "a b": "c"}}, "/conditions"),
+    ({"jwks": {}}, "/jwks"),
+    ({"jwks": {"keys": []}}, "/jwks"),
+    ({"jwks": {"keys": [1]}}, "/jwks"),
+    ({"jwks": {"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "k1"}]}}, "/jwks"),
+    ({"jwks": {"keys": [jwk(EC_KEY) | {"d": "eA"}]}}, "/jwks"),
+    ({"jwks": {"keys": [jwk(rsa.generate_private_key(65537, 1024))]}}, "/jwks"),
+    ({"jwks": {"keys": [{"kty": "RSA", "n": "!", "e": "AQAB"}]}}, "/jwks"),
+    ({"jwks": {"keys": [{"kty": "RSA", "n": "A" * 5000, "e": "AQAB"}]}}, "/jwks"),
+    ({"jwks": {"keys": [{"kty": [], "n": 1.5, "alg": {}}]}}, "/jwks"),
+    ({"jwks": {"keys": [jwk(RSA_KEY, alg="HS256")]}}, "/jwks"),
+    ({"jwks": {"keys": [jwk(RSA_KEY, use="enc")]}}, "/jwks"),
+    ({"jwks": {"keys": [{"kty": "EC", "crv": "secp256k1", "x": "eA", "y": "eA"}]}}, "/jwks"),
+    ({"person_id": 2**62}, "/person_id"),
+    ({"audience": "mine"}, "/audience"),
+]
+
+
+def test_bad_terms_are_refused(api: Api, tenant: World) -> None:
+    good = {
+        "name": "ci", "issuer": GITHUB, "project_id": "shop",
+        "conditions": {"repository_id": "1"}, "jwks": {"keys": [jwk(RSA_KEY)]},
+    }  # fmt: skip
+    for terms, pointer in BAD_TERMS:
+        response = api.post("workload-issuers", good | terms, key=tenant.owner.key)
+        assert (response.status_code, response.json()["code"]) == (422, "invalid_request"), terms
+        assert pointer in {error["pointer"] for error in response.json()["errors"]}, terms
+    with reading(tenant.id):
+        assert not WorkloadIssuer.objects.filter(tenant_id=tenant.id).exists()
+
+
+def test_only_owners_manage_them_and_only_their_own(
+    api: Api, tenant: World, other_tenant: World
+) -> None:
+    made = register(api, tenant)
+    for key in (tenant.member.key, tenant.admin.key):
+        assert api.get("workload-issuers", key=key).status_code == 403
+        assert api.post("workload-issuers", {}, key=key).status_code == 403
+    path = f"workload-issuers/{made['id']}"
+    assert api.get(path, key=other_tenant.owner.key).status_code == 404
+    assert api.post(f"{path}/revoke", key=other_tenant.owner.key).status_code == 404
+    assert api.get("workload-issuers", key=other_tenant.owner.key).json()["results"] == []
+    assert [one["id"] for one in api.get("workload-issuers", key=tenant.owner.key).json()["results"]] == [made["id"]]  # fmt: skip
+
+
+# --- discovery ------------------------------------------------------------------------------------
+
+
+class Issuer:
+    """An issuer on this machine, whose keys can be changed."""
+
+    def __init__(self) -> None:
+        self.keys = [jwk(RSA_KEY)]
+        self.server: StandIn | None = None
+        self.is_down = False
+        self.named = ""
+
+    def answer(self, asked: Asked) -> Reply:
+        assert self.server is not None
+        if self.is_down:
+            return Reply(503)
+        if asked.path == "/.well-known/openid-configuration":
+            document: Any = {
+                "issuer": self.named or self.server.url,
+                "jwks_uri": f"{self.server.url}/keys",
+            }
+        else:
+            document = {"keys": self.keys}
+        return Reply(body=json.dumps(document).encode())
+
+
+@pytest.fixture
+def issuer(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
+    made = Issuer()
+    with stand_in(tmp_path, made.answer) as server:
+        made.server = server
+        settings.WORKLOAD_ISSUER_HOSTS = read_host_list([server.host])
+        client = Client(allowed_networks=LOOPBACK, ca_file=server.ca_file, pause=lambda _: None)
+        monkeypatch.setattr(workload_tokens, "key_source", KeySource(client.send))
+        yield made
+
+
+def asked(issuer: Issuer) -> int:
+    assert issuer.server is not None
+    return len(issuer.server.asked)
+
+
+def test_keys_are_discovered_once_and_rotate(
+    api: Api, tenant: World, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert issuer.server is not None
+    url = issuer.server.url
+    register(api, tenant, issuer=url, jwks=None)
+    for _ in range(3):
+        assert ask(token(claims(tenant, iss=url))).status_code == 200
+    assert asked(issuer) == 2  # The description and the keys.
+
+    issuer.keys = [jwk(OTHER_RSA_KEY, "new")]
+    fresh = token(claims(tenant, iss=url), OTHER_RSA_KEY, kid="new")
+    refused(ask(fresh))  # Within the minute nothing is fetched again.
+    assert asked(issuer) == 2
+    later(monkeypatch, discovery.REFRESH_SECONDS + 1)
+    assert ask(fresh).status_code == 200
+    assert asked(issuer) == 4
+    refused(ask(token(claims(tenant, iss=url))))  # The old key is gone.
+
+
+def test_made_up_key_ids_fetch_nothing(api: Api, tenant: World, issuer: Issuer) -> None:
+    assert issuer.server is not None
+    url = issuer.server.url
+    register(api, tenant, issuer=url, jwks=None)
+    for number in range(10):
+        refused(ask(token(claims(tenant, iss=url), OTHER_RSA_KEY, kid=f"made-up-{number}")))
+    assert asked(issuer) == 2
+
+
+def test_an_issuer_that_is_down_is_judged_by_what_is_known(
+    api: Api, tenant: World, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert issuer.server is not None
+    url = issuer.server.url
+    register(api, tenant, issuer=url, jwks=None)
+    issuer.is_down = True
+    response = ask(token(claims(tenant, iss=url)))
+    assert (response.status_code, response.json()["code"]) == (503, "workload_issuer_unavailable")
+    issuer.is_down = False
+    later(monkeypatch, discovery.REFRESH_SECONDS + 1)
+    assert ask(token(claims(tenant, iss=url))).status_code == 200
+    issuer.is_down = True
+    later(monkeypatch, discovery.FRESH_SECONDS + 100)
+    assert ask(token(claims(tenant, iss=url))).status_code == 200
+    later(monkeypatch, discovery.KEPT_SECONDS + 1000)
+    assert ask(token(claims(tenant, iss=url))).status_code == 503
+
+
+def test_a_description_of_another_issuer_is_not_believed(
+    api: Api, tenant: World, issuer: Issuer
+) -> None:
+    assert issuer.server is not None
+    register(api, tenant, issuer=issuer.server.url, jwks=None)
+    issuer.named = "https://elsewhere.test"
+    response = ask(token(claims(tenant, iss=issuer.server.url)))
+    assert response.status_code == 503
+    assert asked(issuer) == 1
+
+
+def test_an_issuer_that_nobody_registered_is_never_asked(tenant: World, issuer: Issuer) -> None:
+    assert issuer.server is not None
+    refused(ask(token(claims(tenant, iss=issuer.server.url))))
+    assert asked(issuer) == 0
+
+
+class _Time:
+    """The clock of discovery, moved on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._seconds
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(discovery, "time", _Time(seconds))
