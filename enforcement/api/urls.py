@@ -42,8 +42,8 @@ from enforcement.api.reservations import (
     ReconciliationExceptionsView,
 )
 from enforcement.api.rollout import RolloutView
-from enforcement.api.simulations import SimulationsView, SimulationView
 from enforcement.api.run_tasks import RunTaskView
+from enforcement.api.simulations import SimulationsView, SimulationView
 
 urlpatterns: list[URLPattern] = [
     path("gate/terraform", TerraformGateView.as_view()),

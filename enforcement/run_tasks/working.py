@@ -24,7 +24,8 @@ from enforcement.gate.ask import Ask, Clock, TimeBudget
 from enforcement.gate.evaluate import evaluate
 from enforcement.gate.inputs import UNESTIMATED, Cost, GateRequest
 from enforcement.gate.response import decode_response
-from enforcement.reconciliation.operations import ApprovalPending, ReservationNotActive, confirm
+from enforcement.reconciliation.approval import ApprovalPending
+from enforcement.reconciliation.operations import ReservationNotActive, confirm
 from enforcement.run_tasks import operations, queries
 from enforcement.run_tasks.models import RECEIVED, RunTask
 from governance.audit.operations import Actor
@@ -150,7 +151,7 @@ def _ask(worker: Worker, row: RunTask, request: GateRequest) -> dict[str, Any]:
             charge_id=new_id(),
             approval_id=new_id(),
             clock=worker.clock,
-            # SPEND
+            may_spend_approval=not request.dry_run,
         ),
         budget=worker.budget,
     )

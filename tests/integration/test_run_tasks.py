@@ -27,6 +27,7 @@ from enforcement.gate.ask import TimeBudget
 from enforcement.models import Decision, LedgerEntry, RunTask
 from enforcement.run_tasks.operations import LEASE, claim_next
 from enforcement.run_tasks.working import Worker, work_due
+from governance.models import Approval
 from tests.client import Api
 from tests.factories.headroom import PROJECT, Shop
 from tests.factories.sums import check_chain, find_differences
@@ -565,6 +566,28 @@ def test_what_needs_approval_fails_with_a_link(
     assert data["attributes"]["url"] == (
         f"{BASE_URL}/admin/governance/approval/{made.approval_request_id}/change/"
     )
+
+
+def test_a_later_run_with_the_same_plan_spends_the_approval(
+    platform: Platform, shop: Shop, tenant: World
+) -> None:
+    price(shop, platform, "600.00")
+    platform.ask(run_id="run-1")
+    work(platform, tenant)
+    approval_id = decisions(tenant)[-1].approval_request_id
+    approved = shop.api.post(f"approvals/{approval_id}/approve", {}, key=tenant.owner.key)
+    assert approved.status_code == 200, approved.content
+    platform.ask(run_id="run-2")
+    work(platform, tenant)
+    assert [one["attributes"]["status"] for one in platform.callbacks] == ["failed", "passed"]
+    assert decisions(tenant)[-1].decision == "ALLOW"
+    with reading(tenant.id):
+        assert Approval.objects.get(pk=approval_id).status == "consumed"
+    platform.plan = build_plan("m5.metal")
+    price(shop, platform, "600.00")
+    platform.ask(run_id="run-3")
+    work(platform, tenant)
+    assert platform.callbacks[-1]["attributes"]["status"] == "failed"
 
 
 def test_a_run_without_a_project_lands_in_its_workspace(
