@@ -33,9 +33,7 @@ class KeySetView(APIView):
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
-    @extend_schema(
-        operation_id="get_token_keys", tags=["approvals"], auth=[], responses={200: _KEY_SET}
-    )
+    @extend_schema(operation_id="get_token_keys", tags=["approvals"], responses={200: _KEY_SET})
     def get(self, request: Request) -> Response:
         """Answer the key set (RFC 7517); it may be kept for five minutes."""
         refuse_unknown_query(request)
