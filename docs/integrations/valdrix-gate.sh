@@ -1,0 +1,82 @@
+#!/bin/sh
+# Asks Valdrix whether a change may happen, prints a readable summary, and exits by the answer.
+#
+# Needs only a POSIX shell and curl. Configuration comes from the environment:
+#   VALDRIX_URL           this server, such as https://valdrix.internal
+#   VALDRIX_TOKEN         an API key, or a workload's OIDC token
+#   VALDRIX_PROJECT       where the cost lands
+#   VALDRIX_ENVIRONMENT   such as prod or staging; absent means prod
+#   VALDRIX_REFERENCE     what is changed, such as a workspace or a directory
+#   VALDRIX_RUN_ID        this run, the same in all of its stages
+#   VALDRIX_STAGE         pre_plan, post_plan, pre_apply or post_apply; post_plan if absent
+#   VALDRIX_SUMMARY       a file that the summary is appended to as Markdown; optional
+# Arguments: the estimate (infracost diff --format json) and, optionally, the plan
+# (terraform show -json). Without an estimate the cost is unknown, and policy says what that means.
+#
+# Exit code: 0 go ahead; 1 denied; 2 needs approval; 3 no answer that can be used.
+set -u
+
+fail() { echo "valdrix: $1" >&2; exit 3; }
+: "${VALDRIX_URL:?is not set}" "${VALDRIX_TOKEN:?is not set}" "${VALDRIX_PROJECT:?is not set}"
+: "${VALDRIX_REFERENCE:?is not set}" "${VALDRIX_RUN_ID:?is not set}"
+estimate=${1:-} plan=${2:-}
+[ -z "$estimate" ] || [ -r "$estimate" ] || fail "cannot read $estimate"
+[ -z "$plan" ] || [ -r "$plan" ] || fail "cannot read $plan"
+
+# A JSON string of any text: backslashes, quotes and control characters are escaped or left out.
+quote() { printf '"%s"' "$(printf %s "$1" | tr -d '\000-\037' | sed 's/\\/\\\\/g; s/"/\\"/g')"; }
+# The value of one member at the top of the answer, which is one line of JSON.
+member() { sed -n "s/^.*[{,]\"$1\":\"\\([^\"]*\\)\".*\$/\\1/p" "$answer"; }
+
+work=$(mktemp -d) || fail "cannot make a temporary directory"
+trap 'rm -rf "$work"' EXIT INT TERM
+answer=$work/answer body=$work/body headers=$work/headers
+{
+  printf '{"project_id":%s,' "$(quote "$VALDRIX_PROJECT")"
+  printf '"environment":%s,' "$(quote "${VALDRIX_ENVIRONMENT:-}")"
+  printf '"resource_reference":%s,' "$(quote "$VALDRIX_REFERENCE")"
+  printf '"run_id":%s,' "$(quote "$VALDRIX_RUN_ID")"
+  printf '"stage":%s' "$(quote "${VALDRIX_STAGE:-post_plan}")"
+  if [ -n "$estimate" ]; then
+    printf ',"cost_estimate":{"format":"infracost","document":'; cat "$estimate"; printf '}'
+  fi
+  if [ -n "$plan" ]; then printf ',"plan":'; cat "$plan"; fi
+  printf '}'
+} > "$body"
+# In a file: arguments are shown to everybody on the machine.
+(umask 077; printf 'Authorization: Bearer %s\n' "$VALDRIX_TOKEN" > "$headers")
+
+status=$(curl --silent --show-error --max-time 60 --retry 3 --retry-delay 2 \
+  --header "@$headers" --header 'Content-Type: application/json' --data-binary "@$body" \
+  --output "$answer" --write-out '%{http_code}' \
+  "${VALDRIX_URL%/}/api/v1/enforcement/gate/terraform/preflight") || fail "no answer from $VALDRIX_URL"
+
+if [ "$status" != 200 ]; then
+  where=$(member pointer)
+  fail "$status $(member code)${where:+ at $where}: $(member detail)"
+fi
+
+decision=$(member decision) delta=$(member estimated_monthly_delta_usd)
+approval=$(member approval_request_id) summary=$(member summary)
+[ -n "$decision" ] || fail "the answer cannot be read"
+{
+  echo "### Valdrix: $decision"
+  echo
+  echo "$summary"
+  echo
+  echo "| | |"
+  echo "| --- | --- |"
+  echo "| project | $(member project_id), $(member environment) |"
+  echo "| monthly delta | ${delta:-unknown} USD ($(member cost_state)) |"
+  echo "| mode | $(member mode) |"
+  echo "| decision | $(member decision_id) |"
+  [ -z "$approval" ] || echo "| approval | $approval |"
+} > "$work/summary"
+cat "$work/summary"
+[ -z "${VALDRIX_SUMMARY:-}" ] || cat "$work/summary" >> "$VALDRIX_SUMMARY"
+
+case $decision in
+  ALLOW | ALLOW_WITH_CREDITS) exit 0 ;;
+  REQUIRE_APPROVAL) exit 2 ;;
+  *) exit 1 ;;
+esac
