@@ -72,6 +72,11 @@ define MAKE_ENVIRONMENT
 	|| { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && echo "$$made_by" > $(VENV)/.made-by; }
 endef
 
+.PHONY: fuzz
+# Every operation of the API's description, 500 examples each, all checks (most of an hour).
+fuzz: $(DEV_STAMP)
+	@$(VENV)/bin/python -m tests.fuzz.running --examples 500
+
 .PHONY: storm-crash
 # Kills workers, database sessions and the database under load; figures: docs/ops/crash-storm.md.
 storm-crash: $(DEV_STAMP)

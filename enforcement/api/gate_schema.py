@@ -163,11 +163,13 @@ PREFLIGHT_RESPONSE_SCHEMA: Final = _object(
     {**GATE_RESPONSE_SCHEMA["properties"], "continuation": _CONTINUATION}
 )
 
+# An item that is wrong is answered as if sent alone, so the batch takes it.
+_ITEM: Final[dict[str, Any]] = {
+    "anyOf": [GATE_BODY_SCHEMA, {"description": "Refused for itself; the others are decided."}]
+}
 BATCH_BODY_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
-    "properties": {
-        "items": {"type": "array", "minItems": 1, "maxItems": 100, "items": GATE_BODY_SCHEMA}
-    },
+    "properties": {"items": {"type": "array", "minItems": 1, "maxItems": 100, "items": _ITEM}},
     "required": ["items"],
     "additionalProperties": False,
 }

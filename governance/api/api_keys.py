@@ -20,6 +20,7 @@ from governance.models import ApiKey
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
 from valdrix.kernel.http.pages import (
+    MAX_LIMIT,
     InvalidPage,
     build_page,
     read_cursor,
@@ -32,7 +33,14 @@ from valdrix.kernel.problems import NotFound
 _TAGS = ["identity"]
 _MOST_ITEMS = 100
 _BIGGEST_PERSON_ID = 2**63 - 1
-PAGE_PARAMETERS = [OpenApiParameter("limit", int), OpenApiParameter("cursor", str)]
+PAGE_PARAMETERS = [
+    OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}),
+    OpenApiParameter(
+        "cursor",
+        {"type": "string", "minLength": 1, "maxLength": 300},
+        description="As the page before gives it in `next`.",
+    ),
+]
 
 
 class ApiKeysView(APIView):

@@ -90,6 +90,9 @@ def _environment(server: EmbeddedPostgres) -> dict[str, str]:
         **server.environment(),
         "DJANGO_SETTINGS_MODULE": SETTINGS,
         "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
+        # A load is meant to reach the gate, not its limits.
+        "ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP": "100000",
+        "ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP": "10000000",
         "WEB_CONCURRENCY": os.environ.get("WEB_CONCURRENCY", "2"),
     }
 

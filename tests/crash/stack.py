@@ -98,13 +98,15 @@ class Stack:
 
 
 @contextmanager
-def running_stack() -> Iterator[Stack]:
+def running_stack(settings: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """Run an empty database, migrated, with gunicorn and a tenant, for the time of the block.
+
+    :param settings: further environment of the programs.
 
     Call it from the main thread: the programs end with the thread that started them.
     """
     with throwaway_postgres() as server, _copied_code() as code:
-        environment = _environment(server)
+        environment = _environment(server) | dict(settings or {})
         state = server.log.parent.parent
         port = free_port(0)
         options = Run(state, port)._gunicorn_options()
@@ -157,6 +159,9 @@ def _environment(server: EmbeddedPostgres) -> dict[str, str]:
         **server.environment(),
         "DJANGO_SETTINGS_MODULE": "valdrix.settings",
         "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
+        # A load is meant to reach the gate, not its limits.
+        "ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP": "100000",
+        "ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP": "10000000",
         "WEB_CONCURRENCY": "2",
     }
 
