@@ -217,7 +217,7 @@ def test_without_trust_no_header_is_believed(settings: Any) -> None:
         ("OUTBOUND_ALLOWED_NETWORKS", "10.0.0.0/64"),
         ("ENFORCEMENT_RUN_TASK_HOSTS", "https://app.terraform.io"),
         ("SECRET_SEALING_KEYS", "short"),
-        ("PUBLIC_BASE_URL", "valdrix.test"),
+        ("PUBLIC_URL", "valdrix.test"),
     ],
 )
 def test_a_bad_setting_refuses_to_start_and_is_named(name: str, value: str) -> None:

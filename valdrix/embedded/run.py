@@ -90,7 +90,6 @@ class Run:
             self.say("DATABASE_URL is set: its PostgreSQL is used, no embedded one")
         self._step("migrations", "migrate", "--noinput")
         self._step("static files", "collectstatic", "--noinput")
-        os.environ.setdefault("PUBLIC_BASE_URL", self.base_url)
         self._step("demo tenant", "seed_demo", "--base-url", self.base_url)
 
     def start_children(self) -> None:

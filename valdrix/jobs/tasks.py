@@ -156,7 +156,7 @@ def work_run_tasks() -> str:
         clock=timezone.now,
         send=outbound.send,
         hosts=settings.RUN_TASK_HOSTS,
-        base_url=settings.PUBLIC_BASE_URL,
+        base_url=settings.PUBLIC_URL,
         budget=TimeBudget(
             total_ms=settings.GATE_TIME_BUDGET_MS, lock_ms=settings.GATE_LOCK_TIMEOUT_MS
         ),

@@ -396,10 +396,6 @@ RUN_TASK_HOSTS = _hosts(
 WORKLOAD_ISSUER_HOSTS = _hosts(
     "WORKLOAD_ISSUER_HOSTS", default=["token.actions.githubusercontent.com", "gitlab.com"]
 )
-# Where people reach this server: links that leave it begin so.
-PUBLIC_BASE_URL = env.str("PUBLIC_BASE_URL", default="").rstrip("/") or None
-if PUBLIC_BASE_URL is not None and not PUBLIC_BASE_URL.startswith(("https://", "http://")):
-    raise ImproperlyConfigured("PUBLIC_BASE_URL must begin with https://")
 
 LOGGING = build_logging(level=env.str("LOG_LEVEL", default="INFO"))
 UNFOLD = {
