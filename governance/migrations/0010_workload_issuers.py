@@ -9,7 +9,7 @@ from valdrix.kernel import isolation
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("governance", "0008_cluster_bindings"),
+        ("governance", "0009_read_policy"),
     ]
 
     operations = [
