@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from enforcement.reconciliation.expiry import expire_approvals
 from enforcement.review.claim import claim_token
@@ -19,7 +20,7 @@ from governance.models import ApprovalToken, TokenKey
 from governance.tokens.keys import retire_key, rotate_keys
 from tests.factories.tenants import World
 from tests.reviews import act, approve, check_books, open_shop
-from valdrix.kernel.db import reading
+from valdrix.kernel.db import reading, sqlstate_of
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import Refused
 
@@ -51,7 +52,10 @@ def make_token(world: World, shop: Any, number: int) -> tuple[str, Binding]:
 
 
 def present(world: World, text: str, binding: Binding) -> str:
-    """Spend a token; return ``accepted`` or the code of the refusal."""
+    """Spend a token; return ``accepted`` or the code of the refusal.
+
+    A lock that was not had in time is what HTTP answers 409 to: the presenter comes again.
+    """
     try:
         consume(
             principal=world.member.principal,
@@ -62,6 +66,10 @@ def present(world: World, text: str, binding: Binding) -> str:
         )
     except Refused as refusal:
         return refusal.problem_code
+    except OperationalError as error:
+        if sqlstate_of(error) not in {"55P03", "40P01"}:
+            raise
+        return present(world, text, binding)
     return "accepted"
 
 
