@@ -15,7 +15,7 @@ from tests.storms.senders import InProcess, Sender, gunicorn
 
 FULL = os.environ.get("VALDRIX_STORM") == "1"
 SEED = int(os.environ.get("VALDRIX_STORM_SEED", "20260301"))
-WORKERS = 8
+WORKERS = 2
 
 
 @pytest.fixture

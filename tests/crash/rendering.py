@@ -11,7 +11,7 @@ _PAGE = """\
 A short form runs in `make test` (`tests/crash/test_crash_short.py`), and the cut connections of
 `tests/crash/test_cut_connections.py` with it.
 
-A new durable PostgreSQL, gunicorn with {workers} sync workers as `make run` starts it, a tenant with
+A new durable PostgreSQL, gunicorn with {workers} workers as `make run` starts it, a tenant with
 budgets, credits and a policy, and {clients} clients that ask gates, ask old keys again, and settle
 what they hold. A client keeps every answer that it got, and sends what was not answered again with
 the same key. Meanwhile, one after the other in random order (seed {seed}), something is killed.

@@ -61,7 +61,7 @@ class InProcess:
 
 
 class OverHttp:
-    """Over TCP, one connection a request, as sync workers serve them."""
+    """Over TCP, one connection a request."""
 
     def __init__(self, port: int, *, name: str) -> None:
         self.name = name
@@ -81,6 +81,10 @@ class OverHttp:
             link.close()
 
 
+THREADS = 32
+"""As `make run` has them: those that ask about the same accounts are settled together."""
+
+
 @contextmanager
 def gunicorn(*, workers: int) -> Iterator[OverHttp]:
     """Serve the application on loopback with the test's database, for the time of the block."""
@@ -89,7 +93,8 @@ def gunicorn(*, workers: int) -> Iterator[OverHttp]:
         process = subprocess.Popen(
             [
                 sys.executable, "-m", "gunicorn", "valdrix.wsgi:application",
-                f"--bind={HOST}:{port}", "--worker-class=sync", f"--workers={workers}",
+                f"--bind={HOST}:{port}", "--worker-class=gthread", f"--workers={workers}",
+                f"--threads={THREADS}",
                 "--timeout=120", "--backlog=512", "--no-control-socket",
             ],
             cwd=ROOT,
@@ -101,7 +106,7 @@ def gunicorn(*, workers: int) -> Iterator[OverHttp]:
         )  # fmt: skip
         try:
             _wait_until_ready(port, process, Path(log.name))
-            yield OverHttp(port, name=f"gunicorn, {workers} sync workers")
+            yield OverHttp(port, name=f"gunicorn, {workers} workers of {THREADS} threads")
         finally:
             process.terminate()
             process.wait(30)
