@@ -89,11 +89,12 @@ storm: $(DEV_STAMP)
 		tests/concurrency/test_storms.py tests/concurrency/test_money_machine.py
 
 # make bench        the gate against the floors of this machine (minutes): writes docs/benchmarks.md
-#                   QUICK=1: one short round; ONLY=throughput,decide: these sections; OUT=DIR: not docs/
+#                   QUICK=1: one short round; ONLY=throughput,decide: these sections; HISTORY=100000: of
+#                   so many decisions; OUT=DIR: not docs/
 .PHONY: bench
 bench: $(DEV_STAMP)
 	@$(VENV)/bin/python -m tests.benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
-		$(if $(OUT),--out $(OUT)) $(if $(STEP),--step "$(STEP)")
+		$(if $(HISTORY),--history $(HISTORY)) $(if $(OUT),--out $(OUT)) $(if $(STEP),--step "$(STEP)")
 
 # make certify-telemetry   the whole C1 matrix, a million events into a dead store, and 2,000 gates
 # with telemetry off, on and broken (minutes, 6 GB of disk): writes docs/ops/evidence/telemetry_*

@@ -20,6 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: does it work at all")
     parser.add_argument("--only", default=",".join(NAMES), help=f"of {','.join(NAMES)}")
+    parser.add_argument("--history", type=int, help="decisions of the long history, not a million")
     parser.add_argument("--out", type=Path, help="folder of the report instead of docs/")
     parser.add_argument("--step", default="", help="also keep the figures under this name")
     options = parser.parse_args()

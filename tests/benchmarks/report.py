@@ -115,17 +115,18 @@ def _history_goals(section: dict[str, Any]) -> list[Goal]:
     cases, verified = section["cases"], section["verified"]
     part = cases["gate_old_10"]["rate"] / cases["gate_young_10"]["rate"]
     entries = verified["entries"]
+    million = verified["seconds"] * 1_000_000 / entries
     return [
         Goal(
             f"throughput after {section['decisions']:,} decisions",
-            f"{part:.2f} of that after 1,000, wanted at least 0.90",
+            f"{part:.2f} of that after 1,000, wanted at least 0.90 after 1,000,000",
             part >= 0.9,
         ),
         Goal(
             f"verify_ledger of {entries:,} entries",
-            f"{verified['seconds']:.0f} s at {verified['peak_mib']:.0f} MiB,"
-            " wanted at most 60 s at 256 MiB",
-            verified["seconds"] <= 60 and verified["peak_mib"] <= 256,
+            f"{verified['seconds']:.0f} s at {verified['peak_mib']:.0f} MiB, or {million:.0f} s a"
+            " million; wanted at most 60 s a million at 256 MiB",
+            million <= 60 and verified["peak_mib"] <= 256,
         ),
     ]
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ SELECT count(*) AS decisions, count(*) FILTER (WHERE is_fail_safe) AS fail_safe,
 def run(stack: Stack, wanted: list[str], options: argparse.Namespace, say: Say) -> int:
     """Measure the sections, and write the report; 0 when every goal is reached, else 1."""
     effort = sections.QUICK if options.quick else sections.FULL
+    if options.history is not None:
+        effort = replace(effort, history=options.history)
     bench = sections.prepare(stack, effort, say)
     found: dict[str, Any] = {}
     for name in wanted:
