@@ -19,7 +19,12 @@ from enforcement.admin.flow_chart import build_flow_chart
 from enforcement.controls import policies
 from enforcement.exports.domain import month_start
 from enforcement.replay.models import Simulation
-from enforcement.replay.operations import SimulationOrder, get_simulation, order_simulation
+from enforcement.replay.operations import (
+    JOB,
+    SimulationOrder,
+    get_simulation,
+    order_simulation,
+)
 from enforcement.replay.queries import Span
 from governance.identity.domain import ADMIN, OWNER
 from governance.policies.document import InvalidPolicy
@@ -29,6 +34,7 @@ from valdrix.kernel.admin_display import delta_usd, pretty_json, usd, utc
 from valdrix.kernel.db import reading
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import NotFound
+from valdrix.kernel.prompting import prompt
 
 _LATEST: Final = 10
 _MOST_CHARACTERS: Final = 400_000
@@ -74,6 +80,8 @@ def show_simulations(request: HttpRequest, context: dict[str, Any]) -> HttpRespo
         if form.is_valid():
             try:
                 found = order_simulation(order=_order(request, form, now), clock=timezone.now)
+                if found.finished_at is None:
+                    prompt(JOB)
                 return HttpResponseRedirect(reverse("admin:simulation", args=[found.pk]))
             except InvalidPolicy as refusal:
                 for one in refusal.errors[:_MOST_ERRORS]:

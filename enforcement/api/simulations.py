@@ -14,7 +14,12 @@ from rest_framework.views import APIView
 
 from enforcement.exports.domain import build_scope
 from enforcement.replay.models import STATUSES, Simulation
-from enforcement.replay.operations import SimulationOrder, get_simulation, order_simulation
+from enforcement.replay.operations import (
+    JOB,
+    SimulationOrder,
+    get_simulation,
+    order_simulation,
+)
 from enforcement.replay.queries import Span
 from governance.api.callers import principal_of
 from governance.api.documents import closed_object
@@ -26,6 +31,7 @@ from valdrix.kernel.http.pages import refuse_unknown_query
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import FieldError
+from valdrix.kernel.prompting import prompt
 
 _POINTER: Final = "/policy_document"
 _TIME: Final = {"type": "string", "format": "date-time"}
@@ -92,7 +98,10 @@ class SimulationsView(APIView):
                 FieldError(_POINTER + one.pointer, one.code, one.detail) for one in refusal.errors
             )
             raise InvalidPolicy(refusal.detail, errors=errors) from refusal
-        status = 200 if simulation.finished_at is not None else 202
+        is_done = simulation.finished_at is not None
+        if not is_done:
+            prompt(JOB)
+        status = 200 if is_done else 202
         return Response(render_simulation(simulation), status=status)
 
 

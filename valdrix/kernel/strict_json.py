@@ -43,6 +43,8 @@ def loads(body: bytes, *, max_depth: int = MAX_DEPTH, max_values: int | None = N
         if containers * 3 > max_values or containers + body.count(b",") > max_values:
             raise TooManyValuesError(f"holds more than {max_values} values")
         if containers > _ANY_CONTAINERS and containers * _BYTES_PER_CONTAINER > len(body):
+            if b"[" * (max_depth + 1) in body:
+                raise StrictJsonError(f"nested deeper than {max_depth} levels")
             raise TooManyValuesError("consists of brackets, not of what they should hold")
     try:
         text = body.decode("utf-8")
