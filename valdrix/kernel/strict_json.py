@@ -38,14 +38,11 @@ def loads(body: bytes, *, max_depth: int = MAX_DEPTH, max_values: int | None = N
     :raises StrictJsonError: with a message that names the fault and echoes no value.
     """
     containers = body.count(b"{") + body.count(b"[")
-    if max_values is not None:
-        # A container costs a multiple of a plain value, so that fewer of them are taken.
-        if containers * 3 > max_values or containers + body.count(b",") > max_values:
-            raise TooManyValuesError(f"holds more than {max_values} values")
-        if containers > _ANY_CONTAINERS and containers * _BYTES_PER_CONTAINER > len(body):
-            if b"[" * (max_depth + 1) in body:
-                raise StrictJsonError(f"nested deeper than {max_depth} levels")
-            raise TooManyValuesError("consists of brackets, not of what they should hold")
+    reason = None if max_values is None else _find_excess(body, containers, max_values)
+    if reason is not None:
+        if b"[" * (max_depth + 1) in body:
+            raise StrictJsonError(f"nested deeper than {max_depth} levels")
+        raise TooManyValuesError(reason)
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -65,6 +62,16 @@ def loads(body: bytes, *, max_depth: int = MAX_DEPTH, max_values: int | None = N
     if containers > max_depth or "\\u" in text:
         _walk(document, max_depth)
     return document
+
+
+def _find_excess(body: bytes, containers: int, max_values: int) -> str | None:
+    """Return why a body holds more than its reader takes, judged without parsing it."""
+    # A container costs a multiple of a plain value, so that fewer of them are taken.
+    if containers * 3 > max_values or containers + body.count(b",") > max_values:
+        return f"holds more than {max_values} values"
+    if containers > _ANY_CONTAINERS and containers * _BYTES_PER_CONTAINER > len(body):
+        return "consists of brackets, not of what they should hold"
+    return None
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
