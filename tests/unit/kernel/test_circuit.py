@@ -92,8 +92,27 @@ def test_three_failures_in_a_row_open_it_until_a_probe_succeeds(
 def test_one_failure_that_used_up_its_time_opens_it(circuit: Circuit, server: Server) -> None:
     circuit.failed(used_up_its_time=True, probe=server.probe)
 
+    wait_until(lambda: circuit.is_open)
     with pytest.raises(CircuitOpen):
         circuit.check()
+
+
+def test_a_server_that_answers_is_only_slow(server: Server) -> None:
+    """A burst of connections on a busy machine does not turn every gate to its fail-safe answer."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    circuit = Circuit(("127.0.0.1", str(listener.getsockname()[1]), "any"))
+    for _ in range(5):
+        circuit.failed(used_up_its_time=True, probe=server.probe)
+
+    knocking, _ = listener.accept()
+    assert knocking.recv(8) == bytes.fromhex("0000000804d2162f")
+    knocking.sendall(b"N")
+
+    wait_until(lambda: not circuit._is_judged)
+    circuit.check()
+    assert not server.probed.acquire(timeout=0.05)
+    knocking.close()
+    listener.close()
 
 
 def test_failures_while_it_is_open_start_no_second_prober(
@@ -117,7 +136,8 @@ def test_a_port_that_answers_ends_the_pause(
     listener = socket.create_server(("127.0.0.1", 0))
     circuit = Circuit(("127.0.0.1", str(listener.getsockname()[1]), "any"))
     server.is_up.set()
-    circuit.failed(used_up_its_time=True, probe=server.probe)
+    for _ in range(3):
+        circuit.failed(used_up_its_time=False, probe=server.probe)
 
     knocking, _ = listener.accept()
     assert knocking.recv(8) == bytes.fromhex("0000000804d2162f")

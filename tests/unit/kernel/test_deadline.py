@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from django.db import connections
 
 from valdrix.kernel.postgresql.deadline import (
     Guard,
@@ -18,6 +19,12 @@ from valdrix.kernel.postgresql.deadline import (
 
 SOON = 0.05
 LATER = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _no_other_connections() -> None:
+    """Leave nothing of earlier tests that this thread's limits would cut as well."""
+    connections.close_all()
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 ::
 
-    closed ──3 failures in a row, or one that used up its time──> open
-       ^                                                           │
-       └──────────── a probe of the process's own succeeds ────────┘
+    closed ──3 failures in a row, or one that used up its time at a silent port──> open
+       ^                                                                            │
+       └─────────────────── a probe of the process's own succeeds ──────────────────┘
 
-While it is open, whoever wants a connection is told at once that there is none. No caller pays for
+An attempt that used up its time proves nothing where the machine is busy: the port is knocked at
+before the circuit opens, and a server that answers is only slow. While it is open, whoever wants a connection is told at once that there is none. No caller pays for
 finding out that the server is back: a thread probes it, after 1, 2, 4, 8 and so on up to 30
 seconds, and besides knocks at its port every second. A port that answers is probed at once, so
 that the back-off of a long outage does not delay its end.
@@ -64,6 +65,7 @@ class Circuit:
         self._lock = threading.Lock()
         self._failures = 0
         self._is_open = False
+        self._is_judged = False
 
     @property
     def is_open(self) -> bool:
@@ -92,16 +94,32 @@ class Circuit:
         :param probe: tries a connection, and raises when there is none.
         """
         with self._lock:
-            self._failures += FAILURES_ALLOWED if used_up_its_time else 1
-            if self._is_open or self._failures < FAILURES_ALLOWED:
+            if not used_up_its_time:
+                self._failures += 1
+            is_over = self._failures >= FAILURES_ALLOWED
+            if self._is_open or self._is_judged or not (is_over or used_up_its_time):
                 return
-            self._is_open = True
+            self._is_judged = True
+        if is_over:
+            self._open()
+        threading.Thread(
+            target=self._look_after, args=(probe,), name="database-probe", daemon=True
+        ).start()
+
+    def _open(self) -> None:
+        self._is_open = True
         DATABASE_CIRCUIT_OPEN.inc()
         DATABASE_CIRCUIT_EVENTS.labels("opened").inc()
         log.error("the database does not answer; it is probed until it does")
-        threading.Thread(
-            target=self._probe_until_back, args=(probe,), name="database-probe", daemon=True
-        ).start()
+
+    def _look_after(self, probe: Callable[[], None]) -> None:
+        """Open the circuit unless the server answers, and close it once it is back."""
+        if not self._is_open and not answers(self.target):
+            self._open()
+        if self._is_open:
+            self._probe_until_back(probe)
+        with self._lock:
+            self._is_judged = False
 
     def _probe_until_back(self, probe: Callable[[], None]) -> None:
         began = time.monotonic()
