@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from billing.reservations import families
+from billing.reservations.approved import find_held
 from billing.reservations.families import Family
 from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
 from enforcement.gate.inputs import fingerprint_of_change
@@ -36,7 +37,7 @@ from governance.tokens.operations import Consumption, consume_token
 from governance.tokens.queries import find_token
 from valdrix.kernel.canonical import sha256_hex
 from valdrix.kernel.db import transaction
-from valdrix.kernel.money import to_text
+from valdrix.kernel.money import ZERO, to_text
 from valdrix.kernel.problems import Refused
 
 
@@ -191,6 +192,7 @@ def _spend(locked: _Locked, row: ApprovalToken, binding: Binding) -> dict[str, A
     check_status(approval, APPROVED, at=approval.requested_at)
     if family is None:
         raise HoldReleased("What was approved is not held any more; ask the gate again.")
+    _check_held(approval)
     check_given(locked.approvals)
     answer = _build_answer(approval)
     is_spent = consume_token(
@@ -217,6 +219,21 @@ def _spend(locked: _Locked, row: ApprovalToken, binding: Binding) -> dict[str, A
     )
     append(tenant_id=actor.tenant_id, facts=facts)
     return answer
+
+
+def _check_held(approval: Approval) -> None:
+    """Check that its charge holds what was approved still.
+
+    What another decision held for the same change may have been given back since: the approved
+    amount leaned on it.
+
+    :raises HoldReleased: when less is held than was approved.
+    """
+    assert approval.held_decision_id is not None
+    held = find_held(approval.tenant_id, approval.held_decision_id)
+    approved = max(ZERO, approval.max_monthly_delta_usd or ZERO)
+    if held is None or held.state != "active" or held.charge_held_usd < approved:
+        raise HoldReleased("What was approved is not held any more; ask the gate again.")
 
 
 def _find_row(tenant_id: uuid.UUID, token: Token) -> ApprovalToken:

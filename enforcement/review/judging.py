@@ -51,12 +51,17 @@ class Bench:
     given: list[Reviewer]
 
 
+def has_scope(principal: Principal) -> bool:
+    """Tell whether the credential may review at all: a person's session, or the scope."""
+    return principal.principal_id.startswith("user:") or SCOPE_APPROVE in principal.scopes
+
+
 def require_scope(principal: Principal) -> None:
-    """Refuse a machine's key that may not review.
+    """Refuse a machine's credential that may not review: only a person in the console needs no scope.
 
     :raises NotAllowed: with the code ``scope_missing``.
     """
-    if principal.principal_id.startswith("key:") and SCOPE_APPROVE not in principal.scopes:
+    if not has_scope(principal):
         raise NotAllowed("This needs a credential with the scope approve.", code="scope_missing")
 
 

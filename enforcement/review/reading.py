@@ -13,7 +13,7 @@ import orjson
 from django.db.models import Q
 
 from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
-from enforcement.review.judging import Bench, find_benches, may_approve
+from enforcement.review.judging import Bench, find_benches, has_scope, may_approve
 from enforcement.review.queries import find_eligible, find_waiting
 from governance.approvals.authority import find_refusal
 from governance.approvals.models import PENDING, Approval, Review
@@ -24,7 +24,6 @@ from governance.identity.domain import (
     APPROVE_NONPROD,
     APPROVE_PROD,
     MEMBER,
-    SCOPE_APPROVE,
     Principal,
 )
 from governance.policies.environments import NONPROD
@@ -66,7 +65,7 @@ def find_queue(
     :raises NotInTransaction: outside ``reading`` of the tenant.
     """
     transaction_required()
-    if principal.principal_id.startswith("key:") and SCOPE_APPROVE not in principal.scopes:
+    if not has_scope(principal):
         return []
     rows = _find_candidates(principal, now)
     found: list[Approval] = []
@@ -182,7 +181,7 @@ def see_approvals(
             tenant_id=principal.tenant_id, pk__in=[one.decision_id for one in approvals]
         )
     }
-    has_scope = not principal.principal_id.startswith("key:") or SCOPE_APPROVE in principal.scopes
+    is_let_in = has_scope(principal)
     seen = []
     for approval in approvals:
         status = status_at(approval, now)
@@ -193,7 +192,7 @@ def see_approvals(
                 approval=approval,
                 status=status,
                 bench=benches[approval.pk],
-                may_approve=status == PENDING and has_scope and may_approve(benches[approval.pk]),
+                may_approve=status == PENDING and is_let_in and may_approve(benches[approval.pk]),
                 reason_required=is_unknown or (decision is not None and burns_emergency(decision)),
                 ceiling_required=is_unknown,
                 waiting=() if decision is None else (decision,),

@@ -19,7 +19,7 @@ from governance.approvals.state import (
     reopen_approval,
     status_at,
 )
-from governance.identity.domain import ADMIN, Principal
+from governance.identity.domain import Principal
 from valdrix.kernel.db import transaction
 from valdrix.kernel.problems import NotAllowed, NotFound
 
@@ -53,7 +53,7 @@ def request_approval(
         approval = lock_approval(principal.tenant_id, decision.approval_request_id)
         now = clock()
         require_project(principal, approval)
-        if decision.person_id != principal.person_id and not principal.has_role(ADMIN):
+        if decision.person_id != principal.person_id:
             raise NotTheRequester("Only whoever asked for the change may ask its reviewers again.")
         if status_at(approval, now) not in {EXPIRED, WITHDRAWN} or approval.closed_at is None:
             raise ApprovalNotApplicable("Its approval is open, given or denied.")

@@ -308,3 +308,27 @@ def test_many_presenters_one_winner(shop: Shop, run_in_threads: Any) -> None:
     with reading(shop.world.id):
         consumed = ApprovalToken.objects.filter(tenant_id=shop.world.id, status="consumed")
         assert consumed.count() == 3
+
+
+def test_what_leaned_on_a_hold_that_was_given_back_is_not_spent(shop: Shop) -> None:
+    """An approval of what another decision held covers nothing once that hold is gone."""
+    first = shop.ask("300.00", key="a", run_id="r")
+    again = shop.ask("300.00", key="b", run_id="r")
+    assert again["reservation_shared"]
+    approve(shop.world.owner, again["approval_request_id"])
+    token = claim(shop.world.member, again["approval_request_id"])
+    assert act(shop.world.member, first["approval_request_id"], "withdraw").status_code == 200
+
+    response = Api().post(
+        "approvals/consume",
+        {
+            "approval_token": token,
+            "monthly_delta_usd": "300.00",
+            "expected_request_fingerprint": again["request_fingerprint"],
+        },
+        key=shop.world.key,
+    )
+
+    assert refusal(response) == (409, "reservation_not_active")
+    with reading(shop.world.id):
+        assert ApprovalToken.objects.get(approval_id=again["approval_request_id"]).status == "live"

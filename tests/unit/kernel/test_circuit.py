@@ -9,9 +9,11 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+from django.db import OperationalError, connection
 
 from valdrix.kernel.postgresql import circuit as module
 from valdrix.kernel.postgresql.circuit import Circuit, CircuitOpen, answers, find_circuit, pauses
+from valdrix.kernel.postgresql.deadline import time_limit
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +115,16 @@ def test_a_server_that_answers_is_only_slow(server: Server) -> None:
     assert not server.probed.acquire(timeout=0.05)
     knocking.close()
     listener.close()
+
+
+def test_a_caller_without_time_learns_nothing_about_the_server(database: None) -> None:
+    circuit = find_circuit(connection.get_connection_params())
+    for _ in range(3):
+        connection.close()
+        with pytest.raises(OperationalError), time_limit(0):
+            connection.ensure_connection()
+    circuit.check()
+    connection.ensure_connection()
 
 
 def test_failures_while_it_is_open_start_no_second_prober(

@@ -91,12 +91,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
         began = time.monotonic()
         try:
             connection = _connect_in_time(connect)
-        except psycopg.Error as error:
-            circuit.failed(
-                used_up_its_time=isinstance(error, psycopg.errors.ConnectionTimeout)
-                and time.monotonic() - began >= SILENT_SECONDS,
-                probe=partial(_probe, conn_params),
-            )
+        except psycopg.errors.ConnectionTimeout:
+            # A caller with hardly any time left learnt nothing about the server.
+            if time.monotonic() - began >= SILENT_SECONDS:
+                circuit.failed(used_up_its_time=True, probe=partial(_probe, conn_params))
+            raise
+        except psycopg.Error:
+            circuit.failed(used_up_its_time=False, probe=partial(_probe, conn_params))
             raise
         circuit.succeeded()
         self._release_guard()

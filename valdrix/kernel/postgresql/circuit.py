@@ -100,23 +100,33 @@ class Circuit:
             if self._is_open or self._is_judged or not (is_over or used_up_its_time):
                 return
             self._is_judged = True
+        prober = threading.Thread(
+            target=self._look_after, args=(probe, is_over), name="database-probe", daemon=True
+        )
+        try:
+            prober.start()
+        except (
+            RuntimeError
+        ):  # No thread is to be had: without a prober it would stay open for ever.
+            with self._lock:
+                self._is_judged = False
+            return
         if is_over:
             self._open()
-        threading.Thread(
-            target=self._look_after, args=(probe,), name="database-probe", daemon=True
-        ).start()
 
     def _open(self) -> None:
-        self._is_open = True
+        with self._lock:
+            if self._is_open:
+                return
+            self._is_open = True
         DATABASE_CIRCUIT_OPEN.inc()
         DATABASE_CIRCUIT_EVENTS.labels("opened").inc()
         log.error("the database does not answer; it is probed until it does")
 
-    def _look_after(self, probe: Callable[[], None]) -> None:
+    def _look_after(self, probe: Callable[[], None], is_over: bool) -> None:  # noqa: FBT001
         """Open the circuit unless the server answers, and close it once it is back."""
-        if not self._is_open and not answers(self.target):
+        if is_over or not answers(self.target):
             self._open()
-        if self._is_open:
             self._probe_until_back(probe)
         with self._lock:
             self._is_judged = False
