@@ -45,10 +45,14 @@ class TimeBudget:
     total_ms: int
     lock_ms: int
 
-    def limits(self) -> TimeLimits:
-        """Return the transaction's own time-outs."""
+    def limits(self, timer: Timer | None = None) -> TimeLimits:
+        """Return the transaction's own time-outs.
+
+        :param timer: who waited in a line has less than the whole budget left.
+        """
+        total_ms = self.total_ms if timer is None else max(1, timer.remaining_ms)
         return TimeLimits(
-            lock_timeout_ms=min(self.lock_ms, self.total_ms), statement_timeout_ms=self.total_ms
+            lock_timeout_ms=min(self.lock_ms, total_ms), statement_timeout_ms=total_ms
         )
 
 

@@ -185,7 +185,7 @@ def _evaluate_ahead(question: Question, budget: TimeBudget, timer: Timer) -> dic
     now = ask.clock()
     try:
         with transaction_together(
-            ask.tenant_id, limits=budget.limits(), first=ahead.build_statements(question, now)
+            ask.tenant_id, limits=budget.limits(timer), first=ahead.build_statements(question, now)
         ) as together:
             governing, read = ahead.take(question, now, together.rows)
             last_known.keep(ask.tenant_id, governing)

@@ -71,14 +71,18 @@ def settle(
             _settle_jointly(batch, steps)
     except Exception as error:  # noqa: BLE001 - raised again by whoever waits for it
         for one in batch:
-            one.response, one.error = None, _error_for_each(error, len(batch))
+            one.response, one.error = None, _error_for(one, error, batch)
 
 
-def _error_for_each(error: Exception, count: int) -> Exception:
-    """Return what each question of a failed batch ends with.
+def _error_for(one: Waiting, error: Exception, batch: list[Waiting]) -> Exception:
+    """Return what a question of a failed batch ends with.
 
-    A lock or a database that was not had in time is not waited for a second time.
+    A lock or a database that was not had in time is not waited for a second time; but that the
+    leader's time was over says nothing about those who came later.
     """
+    count, leader = len(batch), batch[0]
+    if leader.timer.is_over and not one.timer.is_over:
+        return Alone()
     is_final = isinstance(error, GateLockTimeout | OutOfTime) or is_database_down(error)
     return error if count == 1 or is_final else Alone()
 
@@ -93,7 +97,7 @@ def _settle_jointly(batch: list[Waiting], steps: Steps) -> None:
     first = ahead.build_joint_statements(questions, now)
     try:
         with transaction_together(
-            tenant_id, limits=leader.budget.limits(), first=first
+            tenant_id, limits=leader.budget.limits(leader.timer), first=first
         ) as together:
             governing, read, found = ahead.take_joint(questions, now, together.rows)
             last_known.keep(tenant_id, governing)
