@@ -99,17 +99,23 @@ def test_a_load_that_is_refused_is_no_measurement(tmp_path: Path) -> None:
 def test_a_short_run_measures_real_gates(tmp_path: Path) -> None:
     require_program("wrk")
     require_program("pgbench")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.benchmarks", "--quick"),
-            *("--only", "half_load,decide", "--out", str(tmp_path)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    report = tmp_path / "ops" / "benchmarks.json"
+    # A round in which a busy machine got nothing done is refused by the harness, and made anew.
+    for _ in range(3):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "tests.benchmarks", "--quick"),
+                *("--only", "half_load,decide", "--out", str(tmp_path)),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if report.exists():
+            break
     # Whether goals are reached says nothing on a machine that does other things too.
     assert done.returncode in {0, 1}, done.stdout + done.stderr
-    document = orjson.loads((tmp_path / "ops" / "benchmarks.json").read_bytes())
+    assert report.exists(), done.stdout + done.stderr
+    document = orjson.loads(report.read_bytes())
     assert document["sections"]["half_load"]["cases"]["gate_hot_1"]["rate"] > 0
     assert "what was measured is true" in done.stdout

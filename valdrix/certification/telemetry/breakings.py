@@ -58,6 +58,10 @@ def by_statement(breaking: str, mending: str, *, rows: int = 0) -> Breaking:
     return broken
 
 
+_ANSWERS_OF_ALL_WORKERS: Final = 20
+"""So many good answers in a row that no worker is likely to have given none of them."""
+
+
 @contextmanager
 def without_table(run: Run) -> Iterator[None]:
     """Drop the table of events; its migrations are applied again."""
@@ -287,7 +291,9 @@ def restarted(run: Run) -> Iterator[None]:
 
     def settle() -> None:
         thread.join()
-        run.bench.wait_until_ready()
+        # Each worker finds out for itself that the server is back: one answer speaks for one of them.
+        for _ in range(_ANSWERS_OF_ALL_WORKERS):
+            run.bench.wait_until_ready()
         connections.close_all()
 
     run.settle = settle

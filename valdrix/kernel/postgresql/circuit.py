@@ -9,7 +9,7 @@
 An attempt that used up its time proves nothing where the machine is busy: the port is knocked at
 before the circuit opens, and a server that answers is only slow. While it is open, whoever wants a connection is told at once that there is none. No caller pays for
 finding out that the server is back: a thread probes it, after 1, 2, 4, 8 and so on up to 30
-seconds, and besides knocks at its port every second. A port that answers is probed at once, so
+seconds, and besides knocks at its port four times a second. A port that answers is probed at once, so
 that the back-off of a long outage does not delay its end.
 """
 
@@ -33,7 +33,7 @@ log = logging.getLogger("valdrix.database")
 FAILURES_ALLOWED: Final = 3
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
-KNOCK_SECONDS: Final = 1.0
+KNOCK_SECONDS: Final = 0.25
 _ANSWER_SECONDS: Final = 0.5
 _SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
 """The one message that any PostgreSQL answers before it knows who asks: with one byte."""
