@@ -105,9 +105,9 @@ class Circuit:
         )
         try:
             prober.start()
-        except (
-            RuntimeError
-        ):  # No thread is to be had: without a prober it would stay open for ever.
+        except RuntimeError:
+            # Without a prober it would stay open for ever.
+            log.exception("no thread is to be had to probe the database")
             with self._lock:
                 self._is_judged = False
             return
