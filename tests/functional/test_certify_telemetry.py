@@ -66,7 +66,7 @@ def test_probes_are_named_and_need_a_key(tenant: World, monkeypatch: pytest.Monk
     monkeypatch.delenv("VALDRIX_API_KEY", raising=False)
     with pytest.raises(CommandError, match="has no API key"):
         call_command("probe_telemetry", "ledger-verifies")
-    monkeypatch.setenv("VALDRIX_API_KEY", tenant.owner.key[:-1] + "A")
+    monkeypatch.setenv("VALDRIX_API_KEY", tenant.owner.key[:-1] + "-")
     with pytest.raises(CommandError, match=r"API key|opens nothing"):
         call_command("probe_telemetry", "ledger-verifies")
 

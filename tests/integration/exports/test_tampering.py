@@ -343,7 +343,7 @@ KINDS: dict[str, tuple[t.Tamper, str, int | None, str]] = {
         "JSON",
     ),
     "change the digest": (
-        t.on_bytes("manifest.sha256", lambda raw: b"0" + raw[1:]),
+        t.on_bytes("manifest.sha256", lambda raw: (b"0" if raw[:1] != b"0" else b"1") + raw[1:]),
         "manifest.sha256",
         None,
         "digest",
