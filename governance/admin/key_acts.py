@@ -39,7 +39,8 @@ class NewKeyForm(ActForm):
         choices=[(scope, scope) for scope in SCOPES],
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="Beyond the role: approve lets it approve as the person who answers for it.",
+        help_text="Beyond the role: approve lets it approve as the person who answers for it,"
+        " who has to take such a key themselves.",
     )
     projects = forms.CharField(
         max_length=20_000,

@@ -22,6 +22,7 @@ from governance.identity import queries
 from governance.identity.domain import (
     OWNER,
     ROLES,
+    SCOPE_APPROVE,
     SCOPES,
     ApiKeyText,
     Rights,
@@ -60,6 +61,12 @@ class ApiKeyNotActive(Refused):
     """The key is revoked or expired, or was rotated by somebody else meanwhile (409)."""
 
     code = "api_key_not_active"
+
+
+class ReviewsForAnother(NotAllowed):
+    """Whoever sees a key that may approve acts as its person, who has to take it themselves (403)."""
+
+    code = "approve_scope_of_another"
 
 
 class KeyTerms(TypedDict):
@@ -190,11 +197,13 @@ def issue_api_key(
     :param random_bytes: 44 bytes from a cryptographic source.
     :raises InvalidRequest: when the terms are not well formed, or exceed the person's role.
     :raises NotAllowed: when the terms exceed the actor's own rights.
+    :raises ReviewsForAnother: when it may approve as another person than the actor's.
     """
     rights, projects = _check_terms(terms, actor.at)
     text = build_key_text(random_bytes)
     with transaction(actor.tenant_id):
         _refuse_excess(actor, rights)
+        _refuse_reviewing_for_another(actor, rights, terms["person_id"])
         check_person(tenant_id=actor.tenant_id, person_id=terms["person_id"], role=rights.role)
         key = ApiKey.objects.create(
             id=key_id,
@@ -221,11 +230,13 @@ def rotate_api_key(*, actor: Actor, key_id: uuid.UUID, random_bytes: bytes) -> t
     :raises NotFound: when the tenant has no such key.
     :raises ApiKeyNotActive: when it is revoked or expired, or was rotated meanwhile.
     :raises NotAllowed: when the key can do more than the actor.
+    :raises ReviewsForAnother: when it may approve as another person than the actor's.
     """
     text = build_key_text(random_bytes)
     with transaction(actor.tenant_id):
         key = _get_key(actor.tenant_id, key_id)
         _refuse_excess(actor, _rights_of(key))
+        _refuse_reviewing_for_another(actor, _rights_of(key), key.person_id)
         before = _shown(key)
         if key.expires_at is not None and key.expires_at <= actor.at:
             raise ApiKeyNotActive("The key has expired.")
@@ -332,6 +343,22 @@ def _refuse_excess(actor: Actor, wanted: Rights) -> None:
     code = wanted.excess_over(held)
     if code is not None:
         raise NotAllowed("Nobody can give or take more than they have.", code=code)
+
+
+def _refuse_reviewing_for_another(actor: Actor, rights: Rights, person_id: int) -> None:
+    """Refuse to show somebody a key by which they could approve as another person.
+
+    Without the scope a key reviews nothing, whoever answers for it. A command at the machine
+    (``system:…``) may hand keys out: it has the database too.
+
+    :raises ReviewsForAnother: when it could.
+    """
+    if SCOPE_APPROVE not in rights.scopes or actor.principal_id.startswith("system:"):
+        return
+    if queries.find_person_id(actor) != person_id:
+        raise ReviewsForAnother(
+            "A key with the scope approve approves as its person: only they may take it."
+        )
 
 
 def _insert_user(name: str, password: str | None, now: datetime, *, is_staff: bool) -> User:

@@ -101,6 +101,15 @@ def _rights_of_key(actor: Actor, key_id: uuid.UUID) -> Rights | None:
     )
 
 
+def find_person_id(actor: Actor) -> int | None:
+    """Return the person that an actor is, or whose credential it is; None for a command."""
+    kind, _, name = actor.principal_id.partition(":")
+    if kind == "user":
+        return int(name)
+    key = find_api_key(actor.tenant_id, uuid.UUID(name)) if kind == "key" else None
+    return None if key is None else key.person_id
+
+
 def find_api_key(tenant_id: uuid.UUID, key_id: uuid.UUID) -> ApiKey | None:
     """Return one API key of a tenant."""
     return ApiKey.objects.filter(tenant_id=tenant_id, pk=key_id).first()

@@ -6,7 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 
+from governance.identity.domain import read_key_text
+from governance.identity.queries import find_key_principal
 from governance.models import ApiKey, AuditEntry, Membership, User
 from tests.client import Api
 from tests.factories.tenants import World, issue_key
@@ -315,9 +318,61 @@ def test_a_key_cannot_exceed_its_issuer(api: Api, tenant: World) -> None:
     _, bound = owner_key(tenant, projects=["shop"])
     before = rows(tenant)
     problem(api.post("api-keys", NEW | {"scopes": ["approve"]}, key=plain), 403, "scope_missing")
-    problem(api.post(f"api-keys/{tenant.admin.key_id}/rotate", key=plain), 403, "scope_missing")
+    problem(api.post(f"api-keys/{tenant.owner.key_id}/rotate", key=plain), 403, "scope_missing")
     for method, path in (("POST", "api-keys"), ("GET", "api-keys"), ("GET", "members")):
         problem(api.send(method, path, NEW, key=bound), 403, "project_not_allowed")
+    assert rows(tenant) == before
+
+
+def test_a_key_that_approves_as_another_person_is_neither_issued_nor_rotated(
+    api: Api, tenant: World
+) -> None:
+    """Whoever is shown such a key could ask for a change and approve it as somebody else."""
+    before = rows(tenant)
+    for person in (tenant.admin, tenant.member):
+        terms = {"role": person.role, "scopes": ["approve"], "person_id": person.user_id}
+        response = api.post("api-keys", NEW | terms, key=tenant.owner.key)
+        problem(response, 403, "approve_scope_of_another")
+    path = f"api-keys/{tenant.admin.key_id}"
+    rotated = api.post(f"{path}/rotate", key=tenant.owner.key)
+    problem(rotated, 403, "approve_scope_of_another")
+    assert rows(tenant) == before
+    assert api.get("decisions", key=tenant.admin.key).status_code == 200, "the old text still works"
+
+    plain = issue(api, tenant, person_id=tenant.member.user_id)
+    assert api.post(f"api-keys/{plain['id']}/rotate", key=tenant.owner.key).status_code == 200
+    mine = issue(api, tenant, role="owner", scopes=["approve"])
+    assert api.post(f"api-keys/{mine['id']}/rotate", key=tenant.owner.key).status_code == 200
+    assert api.post(f"{path}/revoke", key=tenant.owner.key).json()["status"] == "revoked"
+
+
+def test_the_command_issues_what_only_a_person_themselves_may_take(
+    api: Api, tenant: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terms = {
+        "tenant": tenant.slug,
+        "person": tenant.admin.username,
+        "name": "chat",
+        "role": "admin",
+    }
+    call_command("issue_api_key", **terms, scope=["approve"], project=["shop"])
+    key = read_key_text(capsys.readouterr().out.removeprefix("api key: ").strip())
+    assert key is not None
+    principal = find_key_principal(key)
+    assert principal is not None
+    assert (principal.person_id, principal.role) == (tenant.admin.user_id, "admin")
+    assert (principal.scopes, principal.projects) == ({"approve"}, {"shop"})
+    with reading(tenant.id):
+        assert AuditEntry.objects.filter(actor="system:issue-api-key").count() == 1
+
+    before = rows(tenant)
+    for change in ({"person": "nobody"}, {"role": "owner"}, {"name": " "}):
+        with pytest.raises(SystemExit) as refused:
+            call_command("issue_api_key", **{**terms, **change})
+        assert refused.value.code == 1
+    with pytest.raises(CommandError) as wrong:
+        call_command("issue_api_key", **{**terms, "tenant": "no-such-tenant"})
+    assert wrong.value.returncode == 2
     assert rows(tenant) == before
 
 

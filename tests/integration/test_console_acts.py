@@ -291,6 +291,22 @@ def test_a_key_above_its_person_s_role_is_refused_at_the_field(tenant: World) ->
     assert count(tenant) == before
 
 
+def test_the_console_shows_nobody_a_key_that_approves_as_another(tenant: World) -> None:
+    client, before = signed_in(tenant.owner), count(tenant)
+    fields = {"name": "bot", "role": "admin", "scopes": "approve"}
+    theirs = fields | {"person_id": str(tenant.admin.user_id)}
+    for response in (
+        client.post(url_of("governance_apikey_issue"), theirs),
+        client.post(url_of("governance_apikey_rotate", tenant.admin.key_id)),
+    ):
+        assert response.status_code == 403
+        assert "only they may take it" in text_of(response)
+        assert not re.search(r"vdx_\w{12}_\w{38}", text_of(response))
+    assert count(tenant) == before
+    own = fields | {"person_id": str(tenant.owner.user_id)}
+    assert client.post(url_of("governance_apikey_issue"), own).status_code == 200
+
+
 # Policies
 
 
