@@ -7,7 +7,7 @@ overrun is a pending line on each budget and on the exposure, and counts in thei
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -27,6 +27,15 @@ _FIND: Final = """
 SELECT r.state, r.own_usd, c.id, c.family_id, c.held_usd, r.month
   FROM billing_reservation r JOIN billing_charge c ON c.id = r.charge_id
  WHERE r.tenant_id = %s AND r.decision_id = %s
+"""
+# What a decision's charge would hold if others left it now.
+_FIRM: Final = """
+SELECT c.held_usd - coalesce((
+           SELECT sum(l.own_usd + l.taken_usd) FROM billing_reservation l
+            WHERE l.tenant_id = r.tenant_id AND l.charge_id = c.id AND l.state = 'active'
+              AND l.decision_id = ANY(%(leaving)s)), 0)
+  FROM billing_reservation r JOIN billing_charge c ON c.id = r.charge_id
+ WHERE r.tenant_id = %(tenant)s AND r.decision_id = %(decision)s AND r.state = 'active'
 """
 _GROW_RESERVATION: Final = """
 UPDATE billing_reservation SET own_usd = own_usd + %(own)s,
@@ -143,6 +152,20 @@ def find_held(tenant_id: uuid.UUID, decision_id: uuid.UUID) -> HeldState | None:
         cursor.execute(_FIND, [tenant_id, decision_id])
         row = cursor.fetchone()
     return None if row is None else HeldState(*row)
+
+
+def find_firm_usd(
+    tenant_id: uuid.UUID, decision_id: uuid.UUID, *, leaving: Collection[uuid.UUID]
+) -> Decimal | None:
+    """Return what a decision's charge would hold without some others, or None when it holds nothing.
+
+    :param leaving: decisions whose own and taken parts do not count.
+    """
+    names: dict[str, Any] = {"tenant": tenant_id, "decision": decision_id}
+    with connection.cursor() as cursor:
+        cursor.execute(_FIRM, {**names, "leaving": list(leaving)})
+        row = cursor.fetchone()
+    return None if row is None else row[0]
 
 
 def grow_hold(*, growth: Growth) -> date:

@@ -77,9 +77,14 @@ SELECT l.id, r.decision_id, r.own_usd, l.account_id, l.kind, l.position, l.amoun
  WHERE r.tenant_id = %s AND c.family_id = %s AND r.state = 'active' AND l.state = 'pending'
  ORDER BY r.decision_id, l.position
 """
+# A charge of which every member waits was not applied with the others.
 _CONFIRM: Final = """
-UPDATE billing_charge SET confirmed_at = %s
- WHERE tenant_id = %s AND family_id = %s AND state = 'active' AND confirmed_at IS NULL
+UPDATE billing_charge c SET confirmed_at = %(at)s
+ WHERE c.tenant_id = %(tenant)s AND c.family_id = %(family)s AND c.state = 'active'
+   AND c.confirmed_at IS NULL
+   AND EXISTS (SELECT 1 FROM billing_reservation r
+                WHERE r.charge_id = c.id AND r.state = 'active'
+                  AND r.decision_id <> ALL(%(waiting)s))
 """
 _PROLONG: Final = """
 UPDATE billing_reservation r SET due_at = greatest(r.due_at, r.reserved_at + %s * interval '1 hour')
@@ -263,12 +268,28 @@ def lock_open_lines(tenant_id: uuid.UUID, family_id: uuid.UUID) -> list[OpenLine
         return [OpenLine(*row) for row in cursor.fetchall()]
 
 
-def confirm_family(*, tenant_id: uuid.UUID, family_id: uuid.UUID, at: datetime) -> bool:
-    """Mark a locked family as applied; return False when it was marked before."""
+def confirm_family(
+    *, tenant_id: uuid.UUID, family_id: uuid.UUID, waiting: Sequence[uuid.UUID], at: datetime
+) -> bool:
+    """Mark a locked family as applied; return False when it was marked before.
+
+    :param waiting: members that nobody has approved; a charge of theirs alone is left unmarked.
+    """
     transaction_required()
+    names: dict[str, Any] = {"tenant": tenant_id, "family": family_id, "at": at}
     with connection.cursor() as cursor:
-        cursor.execute(_CONFIRM, [at, tenant_id, family_id])
+        cursor.execute(_CONFIRM, {**names, "waiting": list(waiting)})
         return bool(cursor.rowcount)
+
+
+def can_leave(tenant_id: uuid.UUID, decision_ids: Sequence[uuid.UUID]) -> bool:
+    """Tell whether members of a locked family could be released: no other leans on their parts."""
+    names: dict[str, Any] = {"tenant": tenant_id, "decisions": list(decision_ids)}
+    with connection.cursor() as cursor:
+        cursor.execute(_MEMBER_PARTS, names)
+        (is_free,) = cursor.fetchone()
+    # Where none of them holds anything, nothing is leaned on.
+    return is_free is not False
 
 
 def prolong_family(*, tenant_id: uuid.UUID, family_id: uuid.UUID, hours: int) -> None:

@@ -27,8 +27,8 @@ from enforcement.gate.ask import Ask, TimeBudget
 from enforcement.gate.batch import Answer, evaluate_all
 from enforcement.gate.evaluate import evaluate
 from enforcement.gate.inputs import GateRequest
-from enforcement.reconciliation.approval import ApprovalPending
-from enforcement.reconciliation.operations import ReservationNotActive, confirm
+from enforcement.reconciliation.approval import ApprovalPending, ReservationNotActive
+from enforcement.reconciliation.operations import confirm
 from governance.api.callers import actor_of, principal_of
 from governance.api.permissions import RequireRole, require_project
 from governance.api.throttling import GateThrottle

@@ -32,9 +32,12 @@ from enforcement.ledger.domain import EntryFacts
 from enforcement.ledger.operations import append
 from enforcement.reconciliation.admission import release_lapsed_admissions
 from enforcement.reconciliation.approval import (
+    Applied,
     ApprovalPending,
+    ReservationNotActive,
+    find_applied,
     find_unapproved,
-    lock_given,
+    lock_asked,
     spend_applied,
 )
 from enforcement.reconciliation.domain import (
@@ -42,7 +45,6 @@ from enforcement.reconciliation.domain import (
     build_result,
     find_exception_reason,
 )
-from governance.approvals.models import Approval
 from governance.audit.operations import Actor
 from governance.incidents.operations import Sighting, open_incident
 from governance.policies.queries import read_live_policy
@@ -60,12 +62,6 @@ INCONSISTENT: Final = "settlement_inconsistent"
 _CLAIM_BATCH: Final = 100
 _NOT_HAD: Final = frozenset({"55P03", "40P01"})
 """A lock that was not had in time, and a deadlock that was broken."""
-
-
-class ReservationNotActive(Refused):
-    """The decision holds nothing that could still be confirmed or settled (409)."""
-
-    code = "reservation_not_active"
 
 
 class IdempotencyKeyReused(Refused):
@@ -110,34 +106,44 @@ def confirm(
     :param may_use: refuses a project that the caller may not use.
     :param limits: for callers who cannot wait as long as others.
     :raises NotFound: no such decision.
-    :raises ReservationNotActive: it holds nothing, or was settled or released before.
-    :raises ApprovalPending: nobody has approved it yet.
+    :raises ReservationNotActive: it holds nothing, or less than was approved, or was settled or
+        released before.
+    :raises ApprovalPending: nobody has approved it yet, or it leans on what waits.
     """
     with transaction(actor.tenant_id, limits=limits):
         project_id = _project_of(actor.tenant_id, decision_id)
         may_use(project_id)
         family = _lock_active(actor.tenant_id, decision_id)
-        approvals = lock_given(actor.tenant_id, family.decision_ids)
-        facts = apply_family(actor=actor, family=family, approvals=approvals, named=decision_id)
+        asked = lock_asked(actor.tenant_id, family.decision_ids)
+        applied = find_applied(actor.tenant_id, family, decision_id, asked)
+        facts = apply_family(actor=actor, family=family, applied=applied, named=decision_id)
         if facts:
             append(tenant_id=actor.tenant_id, facts=facts)
         return {
             "status": "confirmed",
-            "decision_ids": [str(member) for member in family.decision_ids],
+            "decision_ids": [
+                str(member) for member in family.decision_ids if member not in applied.waiting
+            ],
         }
 
 
 def apply_family(
-    *, actor: Actor, family: Family, approvals: list[Approval], named: uuid.UUID
+    *, actor: Actor, family: Family, applied: Applied, named: uuid.UUID, by_token: bool = False
 ) -> list[EntryFacts]:
     """Let a locked family count as applied, once, and spend the approvals that it was given.
 
-    :param approvals: of all its decisions, locked; all of them were given.
+    :param applied: what of it counts as applied.
     :param named: the decision that is named as the one that was applied.
+    :param by_token: a token says so, not the decision itself.
     :return: the entries that say so; none when nothing is new.
     """
-    facts = spend_applied(actor, approvals)
-    if families.confirm_family(tenant_id=actor.tenant_id, family_id=family.family_id, at=actor.at):
+    facts = spend_applied(actor, applied.spent, by=None if by_token else named)
+    if families.confirm_family(
+        tenant_id=actor.tenant_id,
+        family_id=family.family_id,
+        waiting=applied.waiting,
+        at=actor.at,
+    ):
         # What was let through for minutes only is now held as long as everything else.
         terms = read_live_policy(actor.tenant_id).policy.reservations
         families.prolong_family(

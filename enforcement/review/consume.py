@@ -10,23 +10,23 @@ from typing import Any
 import orjson
 
 from billing.reservations import families
-from billing.reservations.approved import find_held
 from billing.reservations.families import Family
 from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
 from enforcement.gate.inputs import fingerprint_of_change
 from enforcement.ledger import domain as ledger
 from enforcement.ledger.operations import append
 from enforcement.reconciliation.approval import (
+    Asked,
+    ReservationNotActive,
     approval_facts,
-    check_given,
-    find_approval_ids,
+    find_applied,
+    lock_asked,
 )
 from enforcement.reconciliation.operations import apply_family
 from enforcement.review.domain import Clock
-from enforcement.review.holding import HoldReleased
 from enforcement.review.judging import require_project
 from governance.approvals.models import APPROVED, Approval
-from governance.approvals.state import check_status, get_approval, lock_approvals
+from governance.approvals.state import check_status, get_approval
 from governance.audit.operations import Actor
 from governance.identity.domain import Principal
 from governance.policies.queries import read_live_policy
@@ -37,7 +37,7 @@ from governance.tokens.operations import Consumption, consume_token
 from governance.tokens.queries import find_token
 from valdrix.kernel.canonical import sha256_hex
 from valdrix.kernel.db import transaction
-from valdrix.kernel.money import ZERO, to_text
+from valdrix.kernel.money import to_text
 from valdrix.kernel.problems import Refused
 
 
@@ -161,7 +161,7 @@ class _Locked:
 
     actor: Actor
     family: Family | None
-    approvals: list[Approval]
+    asked: Asked
     approval: Approval
 
 
@@ -173,15 +173,15 @@ def _lock(principal: Principal, approval: Approval, clock: Clock) -> _Locked:
     family = None if family_id is None else families.lock_family(tenant_id, family_id)
     if family is not None and held_id not in family.decision_ids:
         family = None
-    others = () if family is None else find_approval_ids(tenant_id, family.decision_ids)
-    approvals = lock_approvals(tenant_id, {approval.pk, *others})
+    members = () if family is None else family.decision_ids
+    asked = lock_asked(tenant_id, members, also=(approval.pk,))
     return _Locked(
         actor=Actor(
             tenant_id=tenant_id, principal_id=principal.principal_id, address=None, at=clock()
         ),
         family=family,
-        approvals=approvals,
-        approval=next(one for one in approvals if one.pk == approval.pk),
+        asked=asked,
+        approval=asked.locked[approval.pk],
     )
 
 
@@ -190,10 +190,10 @@ def _spend(locked: _Locked, row: ApprovalToken, binding: Binding) -> dict[str, A
     actor, approval, family = locked.actor, locked.approval, locked.family
     # The token's own end counts, with its leeway; the job that ends approvals has the last word.
     check_status(approval, APPROVED, at=approval.requested_at)
-    if family is None:
-        raise HoldReleased("What was approved is not held any more; ask the gate again.")
-    _check_held(approval)
-    check_given(locked.approvals)
+    held_id = approval.held_decision_id
+    if family is None or held_id is None:
+        raise ReservationNotActive("What was approved is not held any more; ask the gate again.")
+    applied = find_applied(actor.tenant_id, family, held_id, locked.asked)
     answer = _build_answer(approval)
     is_spent = consume_token(
         token=row,
@@ -208,32 +208,11 @@ def _spend(locked: _Locked, row: ApprovalToken, binding: Binding) -> dict[str, A
     if not is_spent:
         raise TokenReplayed("The approval token was spent before.")
     facts = [approval_facts(actor, approval, event=ledger.TOKEN_CONSUMED, jti=row.jti)]
-    assert approval.held_decision_id is not None
     facts.extend(
-        apply_family(
-            actor=actor,
-            family=family,
-            approvals=locked.approvals,
-            named=approval.held_decision_id,
-        )
+        apply_family(actor=actor, family=family, applied=applied, named=held_id, by_token=True)
     )
     append(tenant_id=actor.tenant_id, facts=facts)
     return answer
-
-
-def _check_held(approval: Approval) -> None:
-    """Check that its charge holds what was approved still.
-
-    What another decision held for the same change may have been given back since: the approved
-    amount leaned on it.
-
-    :raises HoldReleased: when less is held than was approved.
-    """
-    assert approval.held_decision_id is not None
-    held = find_held(approval.tenant_id, approval.held_decision_id)
-    approved = max(ZERO, approval.max_monthly_delta_usd or ZERO)
-    if held is None or held.state != "active" or held.charge_held_usd < approved:
-        raise HoldReleased("What was approved is not held any more; ask the gate again.")
 
 
 def _find_row(tenant_id: uuid.UUID, token: Token) -> ApprovalToken:

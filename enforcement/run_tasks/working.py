@@ -24,8 +24,8 @@ from enforcement.gate.ask import Ask, Clock, TimeBudget
 from enforcement.gate.evaluate import evaluate
 from enforcement.gate.inputs import UNESTIMATED, Cost, GateRequest
 from enforcement.gate.response import decode_response
-from enforcement.reconciliation.approval import ApprovalPending
-from enforcement.reconciliation.operations import ReservationNotActive, confirm
+from enforcement.reconciliation.approval import ApprovalPending, ReservationNotActive
+from enforcement.reconciliation.operations import confirm
 from enforcement.run_tasks import operations, queries
 from enforcement.run_tasks.models import RECEIVED, RunTask
 from governance.audit.operations import Actor

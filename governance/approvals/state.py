@@ -105,14 +105,17 @@ def check_status(approval: Approval, wanted: str, *, at: datetime) -> None:
         raise ApprovalNotOpen(detail, code=code)
 
 
-def end_approval(*, approval: Approval, status: str, at: datetime) -> None:
+def end_approval(
+    *, approval: Approval, status: str, at: datetime, consumed_by: uuid.UUID | None = None
+) -> None:
     """Move a locked, open approval to one of its ends.
 
+    :param consumed_by: the decision that spent it, where that was no token.
     :raises ApprovalMoved: when it was moved under our lock: a defect.
     """
     transaction_required()
     rows = Approval.objects.filter(pk=approval.pk, status=approval.status)
-    if rows.update(status=status, closed_at=at) != 1:
+    if rows.update(status=status, closed_at=at, consumed_by_decision_id=consumed_by) != 1:
         raise ApprovalMoved("an approval moved under its lock")
 
 
