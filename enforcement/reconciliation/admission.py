@@ -14,9 +14,9 @@ from billing.reservations.settlement import SettlementInconsistent
 from enforcement.decisions.models import Decision
 from enforcement.gate.inputs import K8S_ADMISSION
 from enforcement.ledger import domain as ledger
-from enforcement.ledger.domain import EntryFacts
 from enforcement.ledger.operations import append
 from enforcement.reconciliation.approval import is_any_unapproved
+from enforcement.reconciliation.telling import build_entries
 from governance.audit.operations import Actor
 from valdrix.kernel.metrics import RECONCILIATIONS
 
@@ -41,20 +41,7 @@ def release_lapsed_admissions(actor: Actor, family: Family) -> str | None:
     if not is_released:
         return None
     RECONCILIATIONS.labels(AUTO_RELEASE, "released").inc()
-    append(
-        tenant_id=actor.tenant_id,
-        facts=[
-            EntryFacts(
-                event=ledger.RELEASED,
-                at=actor.at,
-                principal=actor.principal_id,
-                project_id=family.project_id,
-                environment=family.environment,
-                decision_id=decision_id,
-            )
-            for decision_id in lapsed
-        ],
-    )
+    append(tenant_id=actor.tenant_id, facts=build_entries(actor, ledger.RELEASED, lapsed))
     return "released"
 
 

@@ -16,9 +16,9 @@ from django.db import IntegrityError, OperationalError, connection
 from billing.reservations import families
 from billing.reservations.settlement import SettlementInconsistent
 from enforcement.ledger import domain as ledger
-from enforcement.ledger.domain import EntryFacts
 from enforcement.ledger.operations import append
-from enforcement.reconciliation.approval import find_refused, revoke_facts
+from enforcement.reconciliation.approval import approval_facts, find_refused, revoke_facts
+from enforcement.reconciliation.telling import build_entries
 from governance.approvals.models import EXPIRED, OPEN, Approval
 from governance.approvals.observing import observe_ended
 from governance.approvals.operations import expire_due
@@ -59,10 +59,10 @@ def expire_approvals(*, actor: Actor) -> dict[str, int]:
                 tenant_id=actor.tenant_id, status__in=OPEN, expires_at__lte=actor.at
             )
             .order_by("expires_at")
-            .values_list("id", "decision_id")[:_BATCH]
+            .values_list("id", flat=True)[:_BATCH]
         )
-    for approval_id, decision_id in due:
-        counts["expired"] += _end(actor, approval_id, decision_id)
+    for approval_id in due:
+        counts["expired"] += _end(actor, approval_id)
     with reading(actor.tenant_id), connection.cursor() as cursor:
         cursor.execute(_LEFT_OVER, [actor.tenant_id, _BATCH])
         left_over = [family_id for (family_id,) in cursor.fetchall()]
@@ -71,12 +71,12 @@ def expire_approvals(*, actor: Actor) -> dict[str, int]:
     return counts
 
 
-def _end(actor: Actor, approval_id: uuid.UUID, decision_id: uuid.UUID) -> bool:
+def _end(actor: Actor, approval_id: uuid.UUID) -> bool:
     with transaction(actor.tenant_id):
         if not expire_due(tenant_id=actor.tenant_id, approval_id=approval_id, at=actor.at):
             return False
-        fact = _fact(actor, decision_id, ledger.APPROVAL_EXPIRED, approval_id=approval_id)
         approval = get_approval(actor.tenant_id, approval_id)
+        fact = approval_facts(actor, approval, event=ledger.APPROVAL_EXPIRED, status=EXPIRED)
         revoked = revoke_facts(actor, approval, status=EXPIRED)
         append(tenant_id=actor.tenant_id, facts=[fact, *revoked])
     observe_ended(approval, ending=EXPIRED, at=actor.at)
@@ -102,7 +102,7 @@ def release_refused(
             ):
                 return 0
             RECONCILIATIONS.labels(trigger, "released").inc(len(refused))
-            facts = [_fact(actor, one, ledger.RELEASED) for one in refused]
+            facts = build_entries(actor, ledger.RELEASED, refused)
             append(tenant_id=actor.tenant_id, facts=facts)
             return len(refused)
     except OperationalError as error:
@@ -128,16 +128,3 @@ def _report(actor: Actor, family_id: uuid.UUID, error: Exception) -> None:
                 at=actor.at,
             )
         )
-
-
-def _fact(
-    actor: Actor, decision_id: uuid.UUID, event: str, *, approval_id: uuid.UUID | None = None
-) -> EntryFacts:
-    return EntryFacts(
-        event=event,
-        at=actor.at,
-        principal=actor.principal_id,
-        decision_id=decision_id,
-        approval_request_id=approval_id,
-        approval_status="expired" if approval_id is not None else None,
-    )

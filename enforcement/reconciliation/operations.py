@@ -45,6 +45,7 @@ from enforcement.reconciliation.domain import (
     build_result,
     find_exception_reason,
 )
+from enforcement.reconciliation.telling import build_entries
 from governance.audit.operations import Actor
 from governance.incidents.operations import Sighting, open_incident
 from governance.policies.queries import read_live_policy
@@ -149,7 +150,7 @@ def apply_family(
         families.prolong_family(
             tenant_id=actor.tenant_id, family_id=family.family_id, hours=terms.sla_hours
         )
-        facts.append(_facts(actor, family, named, event=ledger.CONFIRMED))
+        facts.extend(build_entries(actor, ledger.CONFIRMED, [named]))
     return facts
 
 
@@ -308,18 +309,20 @@ def _settle(
     _record(actor, family, order, (settlement, result))
     event = ledger.RELEASED if order.trigger == AUTO_RELEASE else ledger.RECONCILED
     RECONCILIATIONS.labels(order.trigger, result["status"]).inc()
-    facts = [
-        _facts(
-            actor,
-            family,
-            member,
-            event=event,
-            amount_usd=settlement.posted_usd if member == order.decision_id else ZERO,
-            details_sha256=hashlib.sha256(orjson.dumps(result)).hexdigest(),
-        )
-        for member in family.decision_ids
-    ]
-    released = [_facts(actor, family, one, event=ledger.RELEASED) for one in set_aside]
+    details = hashlib.sha256(orjson.dumps(result)).hexdigest()
+    facts = build_entries(
+        actor,
+        event,
+        family.decision_ids,
+        values={
+            member: {
+                "amount_usd": settlement.posted_usd if member == order.decision_id else ZERO,
+                "details_sha256": details,
+            }
+            for member in family.decision_ids
+        },
+    )
+    released = build_entries(actor, ledger.RELEASED, set_aside)
     append(tenant_id=actor.tenant_id, facts=released + facts)
     return result
 
@@ -451,20 +454,6 @@ def _is_due(actor: Actor, family: Family) -> bool:
         state="active",
         due_at__gt=actor.at,
     ).exists()
-
-
-def _facts(
-    actor: Actor, family: Family, decision_id: uuid.UUID, *, event: str, **values: Any
-) -> EntryFacts:
-    return EntryFacts(
-        event=event,
-        at=actor.at,
-        principal=actor.principal_id,
-        project_id=family.project_id,
-        environment=family.environment,
-        decision_id=decision_id,
-        **values,
-    )
 
 
 def _report(actor: Actor, subject: uuid.UUID, error: SettlementInconsistent) -> None:
