@@ -1,7 +1,7 @@
 """What people say about an approval: yes, no, never mind, once more.
 
-Every form carries what its page showed. When that has moved meanwhile nothing is done, and the
-page says what moved.
+Every form carries the mark of what its page showed. When that has moved meanwhile nothing is done,
+and the page says so.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from django.utils import timezone
 from enforcement.admin.people import principal_of
 from enforcement.review.approve import approve
 from enforcement.review.domain import Words
+from enforcement.review.judging import mark_of
 from enforcement.review.reading import Seen, see_approval
 from enforcement.review.refuse import deny, withdraw
 from enforcement.review.request import request_approval
@@ -34,7 +35,7 @@ _SHORT: Final = {"rows": 2, "maxlength": 2000}
 
 
 class PageMoved(Refused):
-    """What the page showed is not what there is now (409)."""
+    """Nothing of what the page showed can be done any more (409)."""
 
     code = "page_moved"
 
@@ -67,32 +68,17 @@ class SeveralForm(ActForm):
     reason = forms.CharField(max_length=2000, widget=forms.Textarea(attrs=_SHORT))
 
 
-def mark_of(approval: Approval) -> str:
-    """Return what a form carries: the round and the amount that its page showed."""
-    return f"{approval.round} {approval.monthly_delta_usd}"
-
-
 def is_judge(seen: Seen) -> bool:
     """Tell whether the person may judge at all."""
     return find_refusal(seen.bench.terms, seen.bench.reviewer) is None
 
 
-def _check_mark(doing: Doing, form: Any) -> None:
-    """Refuse a verdict on something else than the page showed.
-
-    :raises PageMoved: when the amount or the round is another one now.
-    """
-    shown = form.cleaned_data.get("shown")
-    if shown and shown != mark_of(doing.row):
-        now = delta_usd(doing.row.monthly_delta_usd)
-        raise PageMoved(
-            f"This moved while you were reading: it is about {now} USD a month now."
-            " Look at it again before you decide."
-        )
+def _shown(form: Any) -> str:
+    """Return the mark that a form carries; one without it has shown nothing."""
+    return str(form.cleaned_data.get("shown") or "")
 
 
 def _approve(doing: Doing, form: Any) -> Done:
-    _check_mark(doing, form)
     fields = Fields(form.given())
     ceiling = fields.amount("max_monthly_delta_usd", places=MONTHLY_PLACES)
     reason = fields.prose("reason") or ""
@@ -101,7 +87,7 @@ def _approve(doing: Doing, form: Any) -> Done:
     outcome = approve(
         principal=principal_of(doing.request),
         approval_id=doing.row.pk,
-        words=Words(reason=reason, max_monthly_delta_usd=ceiling),
+        words=Words(reason=reason, max_monthly_delta_usd=ceiling, shown=_shown(form)),
         clock=timezone.now,
     )
     if outcome["status"] == APPROVED:
@@ -114,11 +100,10 @@ def _approve(doing: Doing, form: Any) -> Done:
 
 
 def _deny(doing: Doing, form: Any) -> Done:
-    _check_mark(doing, form)
     deny(
         principal=principal_of(doing.request),
         approval_id=doing.row.pk,
-        words=Words(reason=_reason(form)),
+        words=Words(reason=_reason(form), shown=_shown(form)),
         clock=timezone.now,
     )
     return Done("Denied. What it held was given back.", _page_of(doing.row))
@@ -128,7 +113,7 @@ def _withdraw(doing: Doing, form: Any) -> Done:
     withdraw(
         principal=principal_of(doing.request),
         approval_id=doing.row.pk,
-        words=Words(reason=_reason(form)),
+        words=Words(reason=_reason(form), shown=_shown(form) or None),
         clock=timezone.now,
     )
     return Done("Withdrawn. What it held was given back.", _page_of(doing.row))
@@ -146,14 +131,14 @@ def _ask_again(doing: Doing, form: Any) -> Done:
 
 def _deny_several(doing: Doing, form: Any) -> Done:
     """Deny each of the chosen ones by itself; one that cannot be denied stops no other."""
-    reason = _reason(form)
+    reason, marks = _reason(form), _marks(doing)
     denied, refused = 0, []
     for approval_id in _chosen(doing):
         try:
             deny(
                 principal=principal_of(doing.request),
                 approval_id=approval_id,
-                words=Words(reason=reason),
+                words=Words(reason=reason, shown=marks.get(str(approval_id), "")),
                 clock=timezone.now,
             )
         except Refused as error:
@@ -183,6 +168,12 @@ def _chosen(doing: Doing) -> list[uuid.UUID]:
     return ids
 
 
+def _marks(doing: Doing) -> dict[str, str]:
+    """Return the marks that the page showed, by the approval's id."""
+    pairs = (text.partition(" ") for text in doing.request.POST.getlist("shown"))
+    return {approval_id: mark for approval_id, _, mark in pairs}
+
+
 def _unreadable(detail: str) -> InvalidRequest:
     return InvalidRequest("The choice cannot be read.", errors=(FieldError("", "invalid", detail),))
 
@@ -205,6 +196,7 @@ def _show_several(doing: Doing) -> dict[str, Any]:
                     "action": seen.approval.action,
                     "delta": delta_usd(seen.approval.monthly_delta_usd),
                     "url": _page_of(seen.approval),
+                    "shown": f"{seen.approval.pk} {mark_of(seen.approval)}",
                 }
             )
     return {"chosen": found}
@@ -281,6 +273,7 @@ WITHDRAW: Final = Act(
     title="Withdraw this request",
     roles=ROLES,
     form=VerdictForm,
+    initial=_begin,
     perform=_withdraw,
     applies=_can_be_withdrawn,
     intro="It ends, and what it holds is given back. A token that was claimed opens nothing then.",

@@ -21,11 +21,11 @@ from billing.models import Account, ReservationLine
 from billing.reservations.models import PENDING as LINE_PENDING
 from enforcement.admin import labels
 from enforcement.admin.accounts import attach_states, scope_of
-from enforcement.admin.approval_acts import APPROVE, ASK_AGAIN, DENY, WITHDRAW, is_judge, mark_of
+from enforcement.admin.approval_acts import APPROVE, ASK_AGAIN, DENY, WITHDRAW, is_judge
 from enforcement.admin.decision_page import StageRow, stage_rows
 from enforcement.admin.people import Names, find_names, principal_of
 from enforcement.models import Decision
-from enforcement.review.judging import is_second_factor_missing
+from enforcement.review.judging import is_second_factor_missing, mark_of
 from enforcement.review.reading import Seen
 from governance.admin.approvals import needs_of, routing_steps, status_badge
 from governance.approvals.models import APPROVED, APPROVES, CONSUMED, DENIED, PENDING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from enforcement.review.judging import mark_of
 from enforcement.review.reading import Seen, shown_decisions
 from governance.api.documents import closed_object
 from governance.approvals.models import STATUSES, VERDICTS, Review
@@ -69,6 +70,7 @@ _LISTED: Final[dict[str, Any]] = {
     "max_hourly_delta_usd": _MAYBE_USD,
     "approved_at": _MAYBE_TIME,
     "closed_at": _MAYBE_TIME,
+    "review_mark": {**_TEXT, "description": "Of what is to be judged; a verdict may carry it."},
 }
 LISTED_SCHEMA: Final = closed_object(_LISTED)
 APPROVAL_SCHEMA: Final = closed_object(
@@ -88,8 +90,12 @@ VERDICT_SCHEMA: Final = closed_object(
     {
         "reason": {"type": "string", "maxLength": 2000},
         "max_monthly_delta_usd": {"type": ["string", "number"], "examples": ["500.00"]},
+        "review_mark": {
+            **_TEXT,
+            "description": "As it was shown. When it is another one by now: 409 stale_approval.",
+        },
     },
-    optional=("reason", "max_monthly_delta_usd"),
+    optional=("reason", "max_monthly_delta_usd", "review_mark"),
 )
 OUTCOME_SCHEMA: Final = closed_object(
     {
@@ -174,6 +180,7 @@ def listed_document(seen: Seen) -> dict[str, Any]:
         "max_hourly_delta_usd": _usd(approval.max_hourly_delta_usd),
         "approved_at": _time(approval.approved_at),
         "closed_at": _time(approval.closed_at),
+        "review_mark": mark_of(approval),
     }
 
 

@@ -297,8 +297,9 @@ def _read_words(request: Request, *, with_ceiling: bool) -> Words:
     ceiling = fields.amount("max_monthly_delta_usd", places=MONTHLY_PLACES)
     if ceiling is not None and not with_ceiling:
         fields.refuse("max_monthly_delta_usd", "belongs to an approval only")
+    shown = fields.text("review_mark")
     fields.finish()
-    return Words(reason=reason.strip(), max_monthly_delta_usd=ceiling)
+    return Words(reason=reason.strip(), max_monthly_delta_usd=ceiling, shown=shown)
 
 
 def _read_filter(request: Request, principal: Principal) -> ApprovalFilter:

@@ -25,6 +25,7 @@ from enforcement.review.judging import (
     Bench,
     check_authority,
     check_is_needed,
+    check_shown,
     find_bench,
     require_project,
     require_scope,
@@ -67,6 +68,7 @@ def approve(
     :raises NotFound: no such approval.
     :raises NotAllowed: the person, or the credential, may not approve this.
     :raises ApprovalNotOpen: it does not wait any more.
+    :raises StaleApproval: it is not what the person was shown.
     :raises AlreadyReviewed: the person has approved it before.
     :raises ReasonRequired: for emergency credits or an unknown cost, without a reason.
     :raises CeilingRequired: for an unknown cost, without ``max_monthly_delta_usd``.
@@ -97,6 +99,7 @@ def _approve(
     approval = lock_approval(principal.tenant_id, approval_id)
     now = clock()
     check_status(approval, PENDING, at=now)
+    check_shown(words, approval)
     if _subject_of(approval).pk != locked.decision.pk:
         raise _SubjectMoved
     bench = find_bench(principal, approval)

@@ -34,10 +34,12 @@ class Words:
     """What a reviewer says beside yes or no.
 
     :ivar max_monthly_delta_usd: the ceiling of an unknown cost, US dollars a month.
+    :ivar shown: the mark of what they were shown; None when it was not kept.
     """
 
     reason: str = ""
     max_monthly_delta_usd: Decimal | None = None
+    shown: str | None = None
 
     def require_reason(self, what: str) -> None:
         """Check that there is a reason.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from enforcement.review.domain import Words
 from enforcement.review.queries import (
     build_terms,
     find_approvals_given,
@@ -21,7 +22,9 @@ from governance.approvals.reviewers import find_people, find_reviewer
 from governance.approvals.state import record_review
 from governance.identity.domain import SCOPE_APPROVE, Principal
 from governance.policies.queries import read_live_policy
+from valdrix.kernel.canonical import sha256_hex
 from valdrix.kernel.ids import new_id
+from valdrix.kernel.money import to_text
 from valdrix.kernel.problems import NotAllowed, Refused
 
 _DETAILS: Final = {
@@ -36,6 +39,12 @@ class AlreadyReviewed(Refused):
     """The person has judged this already (409)."""
 
     code = "approval_already_reviewed"
+
+
+class StaleApproval(Refused):
+    """The approval is not what it was when the person was shown it (409); nothing was done."""
+
+    code = "stale_approval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,38 @@ def require_second_factor(principal: Principal, approval: Approval) -> None:
             "The policy wants approvals here from a session with a second factor.",
             code="second_factor_required",
         )
+
+
+def mark_of(approval: Approval) -> str:
+    """Return the mark of what is to be judged: another amount, round or terms give another one."""
+    monthly, hourly = approval.monthly_delta_usd, approval.hourly_delta_usd
+    return sha256_hex(
+        {
+            "approval_id": str(approval.pk),
+            "round": approval.round,
+            "monthly_delta_usd": None if monthly is None else to_text(monthly),
+            "hourly_delta_usd": None if hourly is None else to_text(hourly),
+            "routing_rule_id": approval.routing_rule_id,
+            "required": approval.required,
+            "reviewer_roles": list(approval.reviewer_roles),
+            "reviewer_groups_all": list(approval.reviewer_groups_all),
+            "separate_requester": approval.separate_requester,
+        }
+    )
+
+
+def check_shown(words: Words, approval: Approval) -> None:
+    """Refuse a verdict on something else than the person was shown; the approval is locked.
+
+    :raises StaleApproval: when the mark is another one now.
+    """
+    if words.shown is None or words.shown == mark_of(approval):
+        return
+    monthly = approval.monthly_delta_usd
+    now = "an unknown amount" if monthly is None else f"{to_text(monthly)} USD a month"
+    raise StaleApproval(
+        f"This moved since it was shown: it is about {now} now. Look at it again before you decide."
+    )
 
 
 def find_bench(principal: Principal, approval: Approval) -> Bench:

@@ -19,6 +19,7 @@ from enforcement.reconciliation.expiry import release_refused
 from enforcement.review.domain import Clock, Words
 from enforcement.review.judging import (
     check_authority,
+    check_shown,
     find_bench,
     require_project,
     require_scope,
@@ -49,6 +50,7 @@ def deny(
     :raises NotFound: no such approval.
     :raises NotAllowed: the person, or the credential, may not judge this.
     :raises ApprovalNotOpen: it does not wait any more.
+    :raises StaleApproval: it is not what the person was shown.
     :raises ReasonRequired: without a reason.
     """
     require_scope(principal)
@@ -59,6 +61,7 @@ def deny(
         bench = find_bench(principal, approval)
         check_authority(bench)
         check_status(approval, PENDING, at=now)
+        check_shown(words, approval)
         words.require_reason("a denial")
         act = Act(principal, approval, words, now)
         write_review(act, bench, verdict=DENIES)
@@ -83,6 +86,7 @@ def withdraw(
     :raises NotFound: no such approval.
     :raises NotAllowed: the person neither asked for it nor may judge it.
     :raises ApprovalNotOpen: it has ended or was spent.
+    :raises StaleApproval: it is not what the person was shown.
     """
     with transaction(principal.tenant_id):
         approval = lock_approval(principal.tenant_id, approval_id)
@@ -94,6 +98,7 @@ def withdraw(
             check_authority(bench)
         status = status_at(approval, now)
         check_status(approval, APPROVED if status == APPROVED else PENDING, at=now)
+        check_shown(words, approval)
         end_approval(approval=approval, status=WITHDRAWN, at=now)
         act = Act(principal, approval, words, now)
         revoked = revoke_facts(_actor(principal, now), approval, status=WITHDRAWN)

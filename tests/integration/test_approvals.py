@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from enforcement.reconciliation.expiry import expire_approvals
+from enforcement.review import approve as approving
 from governance.audit.operations import Actor
-from governance.models import Approval
+from governance.models import Approval, Review
 from tests.client import Api
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World, issue_key
@@ -28,7 +29,8 @@ from tests.reviews import (
     refusal,
     show,
 )
-from valdrix.kernel.db import reading
+from tests.threads import run_in_threads
+from valdrix.kernel.db import reading, transaction
 
 
 @pytest.fixture
@@ -397,3 +399,66 @@ def test_bad_input_changes_nothing(shop: Shop) -> None:
     assert Api().get("approvals/queue?limit=0", key=owner.key).status_code == 422
     assert Api().get("approvals?mine=maybe", key=owner.key).status_code == 422
     assert show(owner, approval_id)["reviews"] == []
+
+
+def preflight(shop: Shop, amount_usd: str, run_id: str) -> dict[str, Any]:
+    """Ask about one plan, whose digest is computed: later runs join its approval."""
+    body = build_preflight(
+        run_id=run_id, cost_estimate=None, estimated_monthly_delta_usd=amount_usd
+    )
+    answer = Api().post("gate/terraform/preflight", body, key=shop.world.key)
+    assert answer.status_code == 200, answer.content
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_a_verdict_counts_for_what_was_shown(shop: Shop) -> None:
+    approval_id = str(shop.ask("300.00")["approval_request_id"])
+    owner, mark = shop.world.owner, show(shop.world.owner, approval_id)["review_mark"]
+    with transaction(shop.world.id):
+        rows = Approval.objects.filter(pk=approval_id)
+        rows.update(monthly_delta_usd="900.0000")
+    for verb in ("approve", "deny", "withdraw"):
+        answer = act(owner, approval_id, verb, reason="seen", review_mark=mark)
+        assert refusal(answer) == (409, "stale_approval"), verb
+    with transaction(shop.world.id):
+        rows.update(monthly_delta_usd="300.0000", required=2)
+    assert refusal(act(owner, approval_id, "approve", review_mark=mark)) == (409, "stale_approval")
+    with reading(shop.world.id):
+        assert not Review.objects.exists()
+        assert Approval.objects.get().status == "pending"
+    with transaction(shop.world.id):
+        rows.update(required=1)
+    for wrong, status in ((1, 422), ("", 422), ("x" * 300, 422), ("x", 409)):
+        answer = act(owner, approval_id, "approve", review_mark=wrong)
+        assert answer.status_code == status, wrong
+    listed = Api().get("approvals/queue", key=owner.key).json()["results"]
+    assert [one["review_mark"] for one in listed] == [mark]
+    assert approve(owner, approval_id, review_mark=mark)["status"] == "approved"
+
+
+def test_an_amount_raised_while_the_locks_are_taken_is_not_approved_unseen(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page showed 150; in the same instant the same change was asked for 900."""
+    asked = preflight(shop, "150.00", "r1")
+    approval_id = str(asked["approval_request_id"])
+    mark = show(shop.world.owner, approval_id)["review_mark"]
+    lock, raised = approving.lock_for_approval, []
+
+    def lock_late(*args: Any, **options: Any) -> Any:
+        if not raised:
+            raised.extend(run_in_threads(1, lambda _: preflight(shop, "900.00", "r2")))
+        return lock(*args, **options)
+
+    monkeypatch.setattr(approving, "lock_for_approval", lock_late)
+    answer = act(shop.world.owner, approval_id, "approve", review_mark=mark)
+
+    assert [one["approval_request_id"] for one in raised] == [approval_id]
+    assert refusal(answer) == (409, "stale_approval")
+    shown = show(shop.world.owner, approval_id)
+    assert (shown["status"], shown["estimated_monthly_delta_usd"]) == ("pending", "900.0000")
+    assert shown["review_mark"] != mark
+    assert shown["reviews"] == []
+    approve(shop.world.owner, approval_id, review_mark=shown["review_mark"])
+    check_books(shop.world)

@@ -13,13 +13,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from enforcement.review.judging import mark_of
 from governance.identity.domain import MEMBER
 from governance.models import Approval, Review, User
 from tests.client import Api
 from tests.factories.headroom import Shop
 from tests.factories.tenants import Person, World
 from tests.reviews import act, admit, check_books, open_shop, refusal, show
-from valdrix.kernel.db import reading
+from valdrix.kernel.db import reading, transaction
 
 NOTE = {"reason": "because"}
 
@@ -61,6 +62,12 @@ def status_of(world: World, approval_id: str) -> str:
 
 def ask(shop: Shop, amount: str | None = "300.00", **members: Any) -> str:
     return str(shop.ask(amount, **members)["approval_request_id"])
+
+
+def shown(world: World, approval_id: str, **fields: str) -> dict[str, str]:
+    """Return the fields of a form that shows an approval as it is now."""
+    with reading(world.id):
+        return {"shown": mark_of(Approval.objects.get(pk=approval_id)), **fields}
 
 
 def several_url(*approval_ids: str) -> str:
@@ -144,24 +151,29 @@ def test_a_member_sees_what_a_rule_lets_them_judge_and_nothing_else(shop: Shop) 
 def test_a_page_whose_amount_moved_decides_nothing(shop: Shop) -> None:
     first = shop.ask("300.00", stage="post_plan", run_id="r1", path="gate/terraform/preflight")
     approval_id = str(first["approval_request_id"])
-    with reading(shop.world.id):
-        mark = f"1 {Approval.objects.get(pk=approval_id).monthly_delta_usd}"
-    stale = {"shown": mark.replace("300", "200"), **NOTE}
+    page = shown(shop.world, approval_id)
+    assert page["shown"] in text_of(signed_in(shop.world.owner).get(url_of(approval_id)))
+    raised = shop.ask(
+        "400.00", stage="pre_apply", run_id="r1", path="gate/terraform/preflight", key="more"
+    )
+    assert raised["approval_request_id"] != approval_id, "a declared change is not joined"
+    with transaction(shop.world.id):
+        Approval.objects.filter(pk=approval_id).update(monthly_delta_usd="400.0000")
     owner = signed_in(shop.world.owner)
-    for name in ("approve", "deny"):
-        response = owner.post(url_of(approval_id, name), stale)
-        assert response.status_code == 409
-        assert "This moved while you were reading" in text_of(response)
-        assert "Nothing was changed" in text_of(response)
+    for fields in (page | NOTE, NOTE):
+        for name in ("approve", "deny"):
+            response = owner.post(url_of(approval_id, name), fields)
+            assert response.status_code == 409
+            assert "it is about 400.0000 USD a month now" in text_of(response)
+            assert "Nothing was changed" in text_of(response)
     assert status_of(shop.world, approval_id) == "pending"
-    assert owner.post(url_of(approval_id, "approve"), {"shown": mark}).status_code == 302
-    assert status_of(shop.world, approval_id) == "approved"
 
 
 def test_a_page_of_something_decided_meanwhile_says_so(shop: Shop) -> None:
     approval_id = ask(shop)
     owner = signed_in(shop.world.owner)
-    assert owner.post(url_of(approval_id, "deny"), NOTE).status_code == 302
+    page = shown(shop.world, approval_id, **NOTE)
+    assert owner.post(url_of(approval_id, "deny"), page).status_code == 302
     for name, fields in (("approve", {}), ("deny", NOTE), ("withdraw", {})):
         response = owner.post(url_of(approval_id, name), fields)
         assert response.status_code == 409, name
@@ -189,7 +201,8 @@ def test_an_expired_approval_cannot_be_given(shop: Shop) -> None:
 
 def test_a_denial_needs_a_reason(shop: Shop) -> None:
     approval_id = ask(shop)
-    response = signed_in(shop.world.owner).post(url_of(approval_id, "deny"), {"reason": "  "})
+    fields = shown(shop.world, approval_id, reason="  ")
+    response = signed_in(shop.world.owner).post(url_of(approval_id, "deny"), fields)
     assert response.status_code == 422
     assert "is required" in text_of(response)
     assert status_of(shop.world, approval_id) == "pending"
@@ -205,13 +218,13 @@ def test_an_unknown_cost_is_approved_up_to_an_amount_and_with_a_reason(shop: Sho
     page = text_of(owner.get(url_of(approval_id)))
     assert "An unknown amount a month" in page
     assert 'name="max_monthly_delta_usd"' in page
-    url = url_of(approval_id, "approve")
-    assert owner.post(url, NOTE).status_code == 422
-    assert owner.post(url, {"max_monthly_delta_usd": "50"}).status_code == 422
+    url, page = url_of(approval_id, "approve"), shown(shop.world, approval_id)
+    assert owner.post(url, page | NOTE).status_code == 422
+    assert owner.post(url, page | {"max_monthly_delta_usd": "50"}).status_code == 422
     for wrong in ("-1", "1e3", "many"):
-        assert owner.post(url, NOTE | {"max_monthly_delta_usd": wrong}).status_code == 422
+        assert owner.post(url, page | NOTE | {"max_monthly_delta_usd": wrong}).status_code == 422
     assert status_of(shop.world, approval_id) == "pending"
-    assert owner.post(url, NOTE | {"max_monthly_delta_usd": "50"}).status_code == 302
+    assert owner.post(url, page | NOTE | {"max_monthly_delta_usd": "50"}).status_code == 302
     assert show(shop.world.member, approval_id)["status"] == "approved"
 
 
@@ -223,14 +236,15 @@ def test_a_second_factor_is_asked_for_where_the_policy_wants_it(shop: Shop) -> N
     approval_id = ask(shop, environment="prod")
     owner = signed_in(shop.world.owner)
     assert "The policy wants a second factor" in text_of(owner.get(url_of(approval_id)))
-    refused = owner.post(url_of(approval_id, "approve"), NOTE)
+    page = shown(shop.world, approval_id, **NOTE)
+    refused = owner.post(url_of(approval_id, "approve"), page)
     assert refused.status_code == 403
     assert refusal(act(shop.world.owner, approval_id, "approve", reason="x")) == (
         403,
         "second_factor_required",
     )
     assert status_of(shop.world, approval_id) == "pending"
-    assert with_factor(owner).post(url_of(approval_id, "approve"), NOTE).status_code == 302
+    assert with_factor(owner).post(url_of(approval_id, "approve"), page).status_code == 302
     assert status_of(shop.world, approval_id) == "approved"
 
 
@@ -254,11 +268,16 @@ def test_several_are_denied_with_one_reason(shop: Shop) -> None:
     page = owner.get(several_url(*ids[:2]))
     assert "Deny 2 changes" in text_of(page)
     assert all(status_of(shop.world, one) == "pending" for one in ids)
-    assert owner.post(several_url(*ids[:2]), {"reason": ""}).status_code == 422
-    done = owner.post(several_url(*ids[:2]), {"reason": "not now"}, follow=True)
+    marks = [f"{one} {shown(shop.world, one)['shown']}" for one in ids]
+    assert all(one in text_of(page) for one in marks[:2])
+    said = {"reason": "not now", "shown": marks}
+    assert owner.post(several_url(*ids[:2]), said | {"reason": ""}).status_code == 422
+    unseen = owner.post(several_url(*ids[:2]), {"reason": "not now"})
+    assert (unseen.status_code, "This moved" in text_of(unseen)) == (409, True)
+    done = owner.post(several_url(*ids[:2]), said, follow=True)
     assert "2 denied." in text_of(done)
     assert [status_of(shop.world, one) for one in ids] == ["denied", "denied", "pending"]
-    again = owner.post(several_url(ids[0], ids[2]), {"reason": "not now"}, follow=True)
+    again = owner.post(several_url(ids[0], ids[2]), said, follow=True)
     assert "1 denied. 1 were not" in text_of(again)
     check_books(shop.world)
 
