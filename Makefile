@@ -117,3 +117,10 @@ bench-proof: $(DEV_STAMP)
 storm-tokens: $(DEV_STAMP)
 	@VALDRIX_STORM=1 $(VENV)/bin/python -m pytest -p no:randomly -s --durations=0 \
 		tests/concurrency/test_token_storm.py
+
+# make sbom         bills of materials and the source's digest of the commit, signed: OUT=DIR (.valdrix/release)
+.PHONY: sbom
+sbom: $(DEV_STAMP)
+	@mkdir -p $(or $(OUT),.valdrix/release)
+	@$(VENV)/bin/python manage.py capture_evidence attestation \
+		--output $(or $(OUT),.valdrix/release)/attestation.json

@@ -25,6 +25,8 @@ JWT_CONTROLS: Final = (
 )
 """What RFC 8725 asks of the approval token (BSAFE-013)."""
 JWT_SOURCE: Final = "https://www.rfc-editor.org/rfc/rfc8725"
+JWT_SECTIONS: Final = tuple(f"3.{number}" for number in range(1, 13))
+"""Its best practices, by the sections that ask for them."""
 
 SSDF: Final = "ssdf_traceability"
 SSDF_PRACTICES: Final = (
@@ -77,6 +79,7 @@ def verify_jwt_bcp(examination: Examination, repository: Repository) -> None:
     _verify_head(examination, JWT_BCP, JWT_SOURCE)
     # Every control of the token is in place, or the release waits.
     _verify_claims(examination, _JWT, repository)
+    _verify_sections(examination)
 
 
 def verify_ssdf(examination: Examination, repository: Repository) -> None:
@@ -142,6 +145,25 @@ def _verify_claims(examination: Examination, claims: _Claims, repository: Reposi
                 examination.refuse(
                     f"{row}/evidence/{number}", "path_missing", f"there is no {path}"
                 )
+
+
+def _verify_sections(examination: Examination) -> None:
+    """Check that the controls together keep every practice, and that each is shown by a test."""
+    kept: set[str] = set()
+    for index in range(len(examination.document.get("controls") or ())):
+        row = f"/controls/{index}"
+        for number, section in enumerate(examination.texts(f"{row}/sections")):
+            if section not in JWT_SECTIONS:
+                examination.refuse(
+                    f"{row}/sections/{number}", "unknown_id", f"{section} is no practice"
+                )
+            kept.add(section)
+        shown = examination.texts(f"{row}/evidence") if examination.has(f"{row}/evidence") else []
+        if shown and not any("::" in one for one in shown):
+            examination.refuse(f"{row}/evidence", "test_missing", "no test shows it")
+    for section in JWT_SECTIONS:
+        if section not in kept:
+            examination.refuse("/controls", "id_missing", f"no control keeps section {section}")
 
 
 def _is_there(path: str, repository: Repository) -> bool:

@@ -28,13 +28,15 @@ class World:
     """What a verifier may know beside the evidence.
 
     :ivar signers: pinned public keys in base64url, by key id.
-    :ivar digest: returns the SHA-256 of a file beside the evidence, None when it is not there.
+    :ivar beside: returns a file that lies beside the evidence, None when it is not there.
+    :ivar source: returns the SHA-256 of the source of a commit, None when the commit is not here.
     """
 
     now: datetime
     repository: Repository
     signers: Mapping[str, str]
-    digest: Callable[[str], str | None]
+    beside: Callable[[str], bytes | None]
+    source: Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,9 @@ PROFILES: Final = {
             "ci_green",
             "the whole check ran on the commit; nothing failed or was skipped",
             lambda examination, terms, world: verify_ci_green(
-                examination, CiTerms(terms["commit"] or None, _age(terms)), now=world.now
+                examination,
+                CiTerms(world.beside, terms["commit"] or None, _age(terms)),
+                now=world.now,
             ),
             "ci_green_TEMPLATE.json",
             (_COMMIT, _MAX_AGE),
@@ -153,7 +157,13 @@ PROFILES: Final = {
             "what is deployed is what a pinned signer built",
             lambda examination, terms, world: verify_attestation(
                 examination,
-                AttestationTerms(world.signers, world.digest, terms["commit"] or None),
+                AttestationTerms(
+                    world.signers,
+                    world.beside,
+                    world.repository.read,
+                    world.source,
+                    terms["commit"] or None,
+                ),
             ),
             "attestation_TEMPLATE.json",
             (_COMMIT,),

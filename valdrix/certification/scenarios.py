@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +10,6 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
-
-from django.conf import settings
 
 from governance.evidence.failure_injection import (
     EXECUTION_CLASS,
@@ -25,6 +20,7 @@ from governance.evidence.failure_injection import (
     SCENARIOS,
 )
 from valdrix.certification.recording import RECORD_TO
+from valdrix.certification.suite import run_pytest
 from valdrix.kernel.strict_json import loads
 
 _WITHIN_SECONDS: Final = 900
@@ -97,22 +93,17 @@ def run_tests(tests: Sequence[str]) -> list[Check]:
     """
     with tempfile.TemporaryDirectory() as directory:
         record = Path(directory) / "record"
-        command = [
-            sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider",
-            "-p", "valdrix.certification.recording", *tests,
-        ]  # fmt: skip
-        finished = subprocess.run(  # noqa: S603 - a list of constants
-            command,
-            cwd=settings.BASE_DIR,
-            env={**_environment(), RECORD_TO: str(record)},
-            capture_output=True,
-            text=True,
-            timeout=_WITHIN_SECONDS,
-            check=False,
-        )
+        finished = run_pytest(
+            [
+                "-q", "-p", "no:randomly", "-p", "no:cacheprovider",
+                "-p", "valdrix.certification.recording", *tests,
+            ],
+            environment={RECORD_TO: str(record)},
+            within_seconds=_WITHIN_SECONDS,
+        )  # fmt: skip
         lines = record.read_text().splitlines() if record.exists() else []
-    if finished.returncode not in {0, 1} or not lines:
-        raise NothingRan((finished.stdout + finished.stderr).strip()[-2000:])
+    if finished.exit_code not in {0, 1} or not lines:
+        raise NothingRan("\n".join(finished.tail)[-2000:])
     checks: dict[str, Check] = {}
     for line in lines:
         entry = loads(line.encode())
@@ -127,13 +118,6 @@ def _join(check: Check | None, phase: Check) -> Check:
         return phase
     outcome = check.outcome if check.outcome != PASSED else phase.outcome
     return Check(check.test, outcome, check.seconds + phase.seconds)
-
-
-def _environment() -> dict[str, str]:
-    """Return an environment in which the tests choose their own database."""
-    dropped = ("DATABASE_", "REDIS_", "CELERY_", "DJANGO_", "PYTEST_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    return {**kept, "DEBUG": "false"}
 
 
 def to_json(document: dict[str, Any]) -> str:

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from governance.evidence.key_rotation import PASSED, KeyRotationTerms
+from governance.evidence.materials import MaterialsError
 from governance.evidence.stress import StressTerms
+from valdrix.certification.commit import NoCommit
+from valdrix.certification.drill import DrillOrder, DrillStopped, capture_key_rotation
+from valdrix.certification.green import CheckOrder, capture_ci_green, is_green
 from valdrix.certification.load import Server
+from valdrix.certification.own_database import find_own_state, run_on_own_database
+from valdrix.certification.provenance import BUILDER, AttestationOrder, capture_attestation
 from valdrix.certification.scenarios import NothingRan, capture_failure_injection, to_json
 from valdrix.certification.stress import StressOrder, capture_stress
+from valdrix.certification.telemetry.bench import running_bench
+from valdrix.certification.telemetry.calling import Place
+from valdrix.embedded.errors import EmbeddedError
 from valdrix.kernel.strict_json import StrictJsonError, loads
 
-_TERMS = StressTerms()
+_TERMS: Final = StressTerms()
+_MOST_DAYS: Final = KeyRotationTerms().max_age.days
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    """A document, and whether it is worth verifying."""
+
+    document: dict[str, Any]
+    is_good: bool
 
 
 class Command(BaseCommand):
@@ -31,7 +52,6 @@ class Command(BaseCommand):
         """Take a profile and what it needs."""
         profiles = parser.add_subparsers(dest="profile", required=True, metavar="PROFILE")
         stress = profiles.add_parser("stress", help="load against a running server")
-        stress.add_argument("--output", type=Path, required=True, metavar="FILE")
         stress.add_argument("--base-url", help="the running server; make run's without this")
         stress.add_argument("--api-key", help="an admin's key; make run's without this")
         stress.add_argument("--project", default="shop", help="the project that gates name")
@@ -42,24 +62,46 @@ class Command(BaseCommand):
             flag = "--" + name.replace("_", "-")
             stress.add_argument(flag, type=Decimal, default=getattr(_TERMS, name))
         failures = profiles.add_parser("failure_injection", help="the five failure scenarios")
-        failures.add_argument("--output", type=Path, required=True, metavar="FILE")
         failures.add_argument("--executed-by", required=True)
         failures.add_argument("--approved-by", required=True)
+        drill = profiles.add_parser("key_rotation_drill", help="keys rotated while tokens are out")
+        drill.add_argument("--owner", required=True)
+        drill.add_argument("--approver", required=True)
+        drill.add_argument("--next-in-days", type=int, default=90)
+        drill.add_argument(
+            "--base-url",
+            help="a running server on the configured database, whose keys are rotated; without this"
+            " the drill has a database and a server of its own",
+        )
+        green = profiles.add_parser("ci_green", help="the whole check, on the commit that is here")
+        attestation = profiles.add_parser("attestation", help="bills of materials, signed")
+        attestation.add_argument("--builder", default=BUILDER, help="who built, as it is signed")
+        for sub in (stress, failures, drill, green, attestation):
+            sub.add_argument("--output", type=Path, required=True, metavar="FILE")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Capture, write the file, and say whether it is good."""
-        is_stress = options["profile"] == "stress"
-        document = self._stress(options) if is_stress else self._failures(options)
         path: Path = options["output"]
-        path.write_text(to_json(document))
-        good = document["meets_targets"] if is_stress else document["summary"]["overall_passed"]
-        if not good or (is_stress and not document["preflight"]["passed"]):
+        if not path.parent.is_dir():
+            raise CommandError(f"{path.parent} is no directory", returncode=2)
+        profile = options["profile"]
+        if profile == "key_rotation_drill" and self._is_for_own_database(options):
+            self._drill_elsewhere(options)
+            return
+        captures: dict[str, Callable[[dict[str, Any]], _Captured]] = {
+            "stress": self._stress,
+            "failure_injection": self._failures,
+            "key_rotation_drill": self._drill,
+            "ci_green": self._green,
+            "attestation": self._attestation,
+        }
+        captured = captures[profile](options)
+        path.write_text(to_json(captured.document))
+        if not captured.is_good:
             raise CommandError(f"{path} was written, and is no release evidence", returncode=1)
-        self.stdout.write(
-            f"{path} was written; verify it with verify_evidence {options['profile']}"
-        )
+        self.stdout.write(f"{path} was written; verify it with verify_evidence {profile}")
 
-    def _stress(self, options: dict[str, Any]) -> dict[str, Any]:
+    def _stress(self, options: dict[str, Any]) -> _Captured:
         for name in ("rounds", "duration_seconds", "concurrent_users"):
             if options[name] < 1:
                 raise CommandError(f"--{name.replace('_', '-')} must be at least 1", returncode=2)
@@ -80,7 +122,8 @@ class Command(BaseCommand):
                 min_throughput_rps=options["min_throughput_rps"],
             ),
         )
-        return capture_stress(order, clock=_now, tell=self.stderr.write)
+        document = capture_stress(order, clock=_now, tell=self.stderr.write)
+        return _Captured(document, document["meets_targets"] and document["preflight"]["passed"])
 
     def _server(self, options: dict[str, Any]) -> tuple[str, str]:
         base_url, api_key = options["base_url"], options["api_key"]
@@ -95,16 +138,95 @@ class Command(BaseCommand):
             ) from error
         return base_url or demo["base_url"], api_key or demo["api_keys"]["admin"]
 
-    def _failures(self, options: dict[str, Any]) -> dict[str, Any]:
-        executed_by, approved_by = options["executed_by"].strip(), options["approved_by"].strip()
-        if not executed_by or not approved_by or executed_by.lower() == approved_by.lower():
-            raise CommandError("--executed-by and --approved-by must name two people", returncode=2)
+    def _failures(self, options: dict[str, Any]) -> _Captured:
+        executed_by, approved_by = _read_two_people(options, "executed_by", "approved_by")
         try:
-            return capture_failure_injection(
+            document = capture_failure_injection(
                 executed_by=executed_by, approved_by=approved_by, clock=_now, tell=self.stderr.write
             )
         except NothingRan as error:
             raise CommandError(f"the tests could not be run: {error}", returncode=1) from error
+        return _Captured(document, document["summary"]["overall_passed"])
+
+    def _is_for_own_database(self, options: dict[str, Any]) -> bool:
+        return options["base_url"] is None and find_own_state() is None
+
+    def _drill_elsewhere(self, options: dict[str, Any]) -> None:
+        """Do the drill in a process that has a database and a server of its own."""
+        owner, approver = _read_two_people(options, "owner", "approver")
+        arguments = [
+            "capture_evidence", "key_rotation_drill", f"--output={options['output'].absolute()}",
+            f"--owner={owner}", f"--approver={approver}",
+            f"--next-in-days={_read_days(options)}",
+        ]  # fmt: skip
+        try:
+            exit_code = run_on_own_database(arguments, {"LOG_LEVEL": "ERROR"})
+        except EmbeddedError as error:
+            raise CommandError(str(error), returncode=1) from error
+        if exit_code != 0:
+            raise CommandError("the drill did not pass", returncode=exit_code)
+
+    def _drill(self, options: dict[str, Any]) -> _Captured:
+        owner, approver = _read_two_people(options, "owner", "approver")
+        next_in, state = timedelta(days=_read_days(options)), find_own_state()
+
+        def drill(place: Place) -> _Captured:
+            order = DrillOrder(place, owner, approver, next_in)
+            try:
+                document = capture_key_rotation(order, clock=_now, tell=self.stderr.write)
+            except (DrillStopped, OSError) as error:
+                raise CommandError(f"the drill was stopped: {error}", returncode=1) from error
+            return _Captured(document, document["post_drill_status"] == PASSED)
+
+        if options["base_url"] is None:
+            assert state is not None
+            with running_bench(state, self.stderr.write) as bench:
+                return drill(bench.place)
+        try:
+            server = Server.of(options["base_url"], "")
+        except ValueError as error:
+            raise CommandError(str(error), returncode=2) from error
+        return drill(Place(server.host, server.port))
+
+    def _green(self, options: dict[str, Any]) -> _Captured:
+        output: Path = options["output"]
+        order = CheckOrder(
+            root=settings.BASE_DIR,
+            junit=output.with_suffix(".junit.xml"),
+            log=output.with_suffix(".log"),
+        )
+        try:
+            document = capture_ci_green(order, clock=_now, tell=self.stderr.write)
+        except (NoCommit, OSError) as error:
+            raise CommandError(f"the check could not be run: {error}", returncode=1) from error
+        return _Captured(document, is_green(document))
+
+    def _attestation(self, options: dict[str, Any]) -> _Captured:
+        key = settings.EXPORT_SIGNING_KEY
+        if key is None:
+            raise CommandError("ENFORCEMENT_EXPORT_SIGNING_KEY is not set", returncode=2)
+        order = AttestationOrder(options["output"].parent, key, options["builder"])
+        try:
+            document = capture_attestation(order, clock=_now, tell=self.stderr.write)
+        except (NoCommit, MaterialsError) as error:
+            raise CommandError(f"nothing was attested: {error}", returncode=1) from error
+        self.stdout.write(f"signed by {key.key_id}={key.public_text}")
+        return _Captured(document, is_good=True)
+
+
+def _read_two_people(options: dict[str, Any], first: str, second: str) -> tuple[str, str]:
+    one, other = options[first].strip(), options[second].strip()
+    if not one or not other or one.lower() == other.lower():
+        flags = " and ".join("--" + name.replace("_", "-") for name in (first, second))
+        raise CommandError(f"{flags} must name two people", returncode=2)
+    return one, other
+
+
+def _read_days(options: dict[str, Any]) -> int:
+    days: int = options["next_in_days"]
+    if not 1 <= days <= _MOST_DAYS:
+        raise CommandError(f"--next-in-days takes 1 to {_MOST_DAYS}", returncode=2)
+    return days
 
 
 def _now() -> datetime:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Final
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from valdrix.certification.own_database import find_own_state, run_on_own_database
 from valdrix.certification.telemetry.bench import running_bench
 from valdrix.certification.telemetry.injections import MATRIX, MINIMAL
 from valdrix.certification.telemetry.judging import I3, I6, INVARIANTS
 from valdrix.certification.telemetry.matrix import Certification, Matrix, run_matrix
 from valdrix.embedded.errors import EmbeddedError
-from valdrix.embedded.postgres import throwaway_postgres
 
-_STATE: Final = "VALDRIX_CERTIFICATION_STATE"
-"""Names the throw-away server's directory to the process that works on it."""
-_NOT_PASSED_ON: Final = ("DATABASE_", "TELEMETRY_", "REDIS_", "CELERY_", "ENFORCEMENT_")
+_ENVIRONMENT: Final = {
+    "TELEMETRY_LONGEST_PAUSE_SECONDS": "1",
+    # What is broken on purpose fills the log; the evidence says what was seen.
+    "LOG_LEVEL": "ERROR",
+}
 _MOST_ROWS: Final = 100_000_000
 
 
@@ -54,46 +53,23 @@ class Command(BaseCommand):
             raise CommandError(f"{output.parent} is no directory", returncode=2)
         if not 1 <= options["rows"] <= _MOST_ROWS:
             raise CommandError(f"--rows takes 1 to {_MOST_ROWS}", returncode=2)
-        state = os.environ.get(_STATE)
+        state = find_own_state()
         if state is None:
             self._start(output, options)
         else:
-            self._certify(Path(state), output, options)
+            self._certify(state, output, options)
 
     def _start(self, output: Path, options: dict[str, Any]) -> None:
         """Run this command once more, with the environment of a throw-away server."""
-        command = [
-            sys.executable,
-            "manage.py",
-            "certify_telemetry",
-            f"--output={output.absolute()}",
-        ]
-        command.append(f"--rows={options['rows']}")
-        command += ["--minimal"] if options["minimal"] else []
-        command += [f"--plant={options['plant']}"] if options["plant"] else []
+        arguments = ["certify_telemetry", f"--output={output.absolute()}"]
+        arguments.append(f"--rows={options['rows']}")
+        arguments += ["--minimal"] if options["minimal"] else []
+        arguments += [f"--plant={options['plant']}"] if options["plant"] else []
         try:
-            with throwaway_postgres() as server:
-                environment = {
-                    name: value
-                    for name, value in os.environ.items()
-                    if not name.startswith(_NOT_PASSED_ON)
-                }
-                environment |= server.environment()
-                environment |= {
-                    _STATE: str(server.log.parent.parent),
-                    "DJANGO_SECRET_KEY": settings.SECRET_KEY,
-                    # Its own process binds no writer; the web server's does.
-                    "TELEMETRY_ENABLED": "false",
-                    "TELEMETRY_LONGEST_PAUSE_SECONDS": "1",
-                    # What is broken on purpose fills the log; the evidence says what was seen.
-                    "LOG_LEVEL": "ERROR",
-                }
-                done = subprocess.run(  # noqa: S603 - this very command
-                    command, cwd=settings.BASE_DIR, env=environment, check=False
-                )
+            exit_code = run_on_own_database(arguments, _ENVIRONMENT)
         except EmbeddedError as error:
             raise CommandError(str(error)) from error
-        if done.returncode != 0:
+        if exit_code != 0:
             sys.exit(1)
 
     def _certify(self, state: Path, output: Path, options: dict[str, Any]) -> None:

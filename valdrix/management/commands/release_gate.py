@@ -51,7 +51,7 @@ class Command(BaseCommand):
             results.append(verify_step(step, build_world(Path(step.path), options["signer"])))
             self.stderr.write(f"verified {step.profile.name}")
         self.stderr.write("running the tests ...")
-        results += run_suite()
+        results += run_suite(tell=self.stderr.write)
         self._report(results)
         failed = [result.name for result in results if not result.passed]
         if failed:

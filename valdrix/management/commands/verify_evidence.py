@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -15,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from governance.evidence.checklists import Repository
 from governance.evidence.domain import Problem
 from governance.evidence.registry import PROFILES, Flag, Profile, World, verify_evidence
+from valdrix.certification.commit import find_source_digest
 from valdrix.kernel.signing import SigningKeyError, decode
 from valdrix.kernel.strict_json import StrictJsonError, loads
 
@@ -92,7 +92,8 @@ def build_world(path: Path, signers: list[str]) -> World:
         now=datetime.now(UTC),
         repository=Repository(has=_is_in_repository, read=_read_text),
         signers=_read_signers(signers),
-        digest=lambda name: _digest(path.parent / name),
+        beside=lambda name: _read_beside(path.parent, name),
+        source=lambda commit: find_source_digest(settings.BASE_DIR, commit),
     )
 
 
@@ -152,8 +153,10 @@ def _read_text(name: str) -> str | None:
     return (settings.BASE_DIR / name).read_text() if _is_in_repository(name) else None
 
 
-def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+def _read_beside(folder: Path, name: str) -> bytes | None:
+    """Return a file of the folder itself: evidence names no other place."""
+    path = folder / name
+    return path.read_bytes() if Path(name).name == name and path.is_file() else None
 
 
 def _to_json(profile: Profile, path: Path, problems: list[Problem]) -> str:

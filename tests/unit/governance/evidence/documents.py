@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from governance.evidence.checklists import (
     JWT_CONTROLS,
+    JWT_SECTIONS,
     JWT_SOURCE,
     SANITY_DIMENSIONS,
     SSDF_PRACTICES,
@@ -17,6 +20,14 @@ from governance.evidence.checklists import (
 )
 from governance.evidence.failure_injection import SCENARIOS
 from governance.evidence.key_rotation import OUTCOMES
+from governance.evidence.materials import (
+    BILLS,
+    DEVELOPMENT,
+    RUNTIME,
+    SOURCE,
+    build_purl,
+    state_source,
+)
 from governance.evidence.registry import World
 from governance.evidence.stress import ENDPOINTS
 from governance.evidence.telemetry import MATRICES, evidence_hash
@@ -26,16 +37,56 @@ CAPTURED = "2026-11-26T11:00:00+00:00"
 FILES = {
     "docs/architecture.md": "text",
     "tests/unit/kernel/test_money.py": "def test_amounts_are_exact() -> None:\n    assert True\n",
+    "requirements.txt": "# What it runs on.\nDjango==5.2.19\ncelery[redis]==5.7.0  # jobs\n",
+    "requirements-dev.txt": "-r requirements.txt\npytest==9.2.0\n",
 }
 TEST = "tests/unit/kernel/test_money.py::test_amounts_are_exact"
 
 
-def build_world(*, signers: dict[str, str] | None = None, digests: Any = None) -> World:
+COMMIT = "a" * 40
+SOURCE_SHA256 = "5" * 64
+JUNIT = (
+    b"<?xml version='1.0'?><testsuites><testsuite tests='3' failures='0'>"
+    b"<testcase name='a'/><testcase name='b'><system-out>x</system-out></testcase>"
+    b"<testcase name='c'/></testsuite></testsuites>"
+)
+LOG = b"3 passed\n"
+
+
+def build_bill(pins: dict[str, str]) -> bytes:
+    """Return a bill of materials that lists what is pinned."""
+    components = [
+        {"type": "library", "name": name, "version": version, "purl": build_purl(name, version)}
+        for name, version in pins.items()
+    ]
+    document = {"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components}
+    return json.dumps(document).encode()
+
+
+RUNS_ON = {"Django": "5.2.19", "celery": "5.7.0"}
+BESIDE = {
+    "ci_green.junit.xml": JUNIT,
+    "ci_green.log": LOG,
+    RUNTIME: build_bill(RUNS_ON),
+    DEVELOPMENT: build_bill({**RUNS_ON, "pytest": "9.2.0"}),
+    SOURCE: state_source(SOURCE_SHA256),
+}
+ARTIFACTS = {name: BESIDE[name] for name in (*BILLS, SOURCE)}
+
+
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def build_world(
+    *, signers: dict[str, str] | None = None, beside: dict[str, bytes] | None = None
+) -> World:
     return World(
         now=NOW,
         repository=Repository(has=FILES.__contains__, read=FILES.get),
         signers=signers or {},
-        digest=(digests or {}).get,
+        beside=(BESIDE if beside is None else beside).get,
+        source={COMMIT: SOURCE_SHA256}.get,
     )
 
 
@@ -131,15 +182,41 @@ def failure_injection() -> dict[str, Any]:
     }
 
 
+OLD, NEW, LAST = "approval-1", "approval-2", "approval-3"
+DRILL = (
+    ("issued", OLD, "spent", None, None),
+    ("issued", OLD, "kept", None, None),
+    ("issued", OLD, "late", None, None),
+    ("presented", OLD, "spent", 200, None),
+    ("rotated", NEW, None, None, None),
+    ("issued", NEW, "new", None, None),
+    ("presented", OLD, "kept", 200, None),
+    ("presented", OLD, "spent", 409, "approval_token_replayed"),
+    ("retired", NEW, None, None, None),
+    ("presented", NEW, "new", 401, "approval_token_invalid"),
+    ("issued", OLD, "back", None, None),
+    ("presented", OLD, "back", 200, None),
+    ("rotated", LAST, None, None, None),
+    ("retired", OLD, None, None, None),
+    ("presented", OLD, "late", 401, "approval_token_invalid"),
+)
+
+
 def key_rotation_drill() -> dict[str, Any]:
+    steps = []
+    for minute, step in enumerate(DRILL):
+        named = zip(("did", "kid", "token", "status", "code"), step, strict=True)
+        at = f"2026-11-26T10:{minute:02}:00+00:00"
+        steps.append({"at": at, **{name: value for name, value in named if value is not None}})
     return {
         "profile": "key_rotation_drill",
         "runner": "manage.py capture_evidence key_rotation_drill",
         "executed_at": CAPTURED,
         "owner": "platform.owner",
         "approver": "security.approver",
-        "keys": {"before": "approval-1", "after": "approval-2"},
+        "keys": {"before": OLD, "after": LAST},
         "outcomes": dict.fromkeys(OUTCOMES, True),
+        "steps": steps,
         "post_drill_status": "PASS",
         "next_drill_due_on": "2027-03-01",
     }
@@ -150,8 +227,14 @@ def jwt_bcp() -> dict[str, Any]:
         "profile": "jwt_bcp",
         "source": JWT_SOURCE,
         "controls": [
-            {"id": name, "status": "implemented", "how": "so", "evidence": [TEST]}
-            for name in JWT_CONTROLS
+            {
+                "id": name,
+                "sections": list(JWT_SECTIONS[index :: len(JWT_CONTROLS)]),
+                "status": "implemented",
+                "how": "so",
+                "evidence": [TEST],
+            }
+            for index, name in enumerate(JWT_CONTROLS)
         ],
     }
 
@@ -180,13 +263,14 @@ def ci_green() -> dict[str, Any]:
     return {
         "profile": "ci_green",
         "command": ".ci/run",
-        "commit": "a" * 40,
+        "commit": COMMIT,
         "is_clean": True,
         "captured_at": CAPTURED,
         "duration_seconds": Decimal("200.5"),
         "exit_code": 0,
-        "tests": {"passed": 4129, "failed": 0, "skipped": 0},
-        "log_sha256": "b" * 64,
+        "tests": {"passed": 3, "failed": 0, "skipped": 0},
+        "junit": {"name": "ci_green.junit.xml", "sha256": sha256(JUNIT)},
+        "log": {"name": "ci_green.log", "sha256": sha256(LOG)},
     }
 
 

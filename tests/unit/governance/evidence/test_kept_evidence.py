@@ -9,7 +9,11 @@ import pytest
 from django.core.management import call_command
 
 SECURITY = Path(__file__).parents[4] / "docs" / "security"
-KEPT = {"ssdf_traceability": "ssdf_traceability_matrix.json"}
+KEPT = {
+    "ssdf_traceability": "ssdf_traceability_matrix.json",
+    "jwt_bcp": "jwt_bcp_checklist.json",
+    "post_closure_sanity": "post_closure_sanity.json",
+}
 
 
 @pytest.mark.parametrize("profile", KEPT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
-import hashlib
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -19,15 +19,21 @@ from governance.evidence.statements import (
     open_envelope,
     sign_statement,
 )
-from tests.unit.governance.evidence.documents import build_world, edited
+from tests.unit.governance.evidence.documents import (
+    BESIDE,
+    COMMIT,
+    build_bill,
+    build_world,
+    edited,
+    sha256,
+)
 from valdrix.kernel.canonical import canonical_bytes
 from valdrix.kernel.signing import SigningKey, encode, read_signing_key
 
 KEY = read_signing_key(key_id="release-1", seed=encode(bytes(range(32))))
 STRANGER = read_signing_key(key_id="release-1", seed=encode(bytes(range(1, 33))))
 SIGNERS = {KEY.key_id: KEY.public_text}
-COMMIT = "a" * 40
-DIGESTS = {name: hashlib.sha256(name.encode()).hexdigest() for name in ARTIFACTS}
+DIGESTS = {name: sha256(BESIDE[name]) for name in ARTIFACTS}
 
 
 def statement(digests: dict[str, str] | None = None) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def attest(document: Any, **world: Any) -> list[tuple[str, str]]:
         PROFILES["attestation"],
         document,
         {"commit": world.pop("commit", COMMIT)},
-        build_world(**{"signers": SIGNERS, "digests": DIGESTS, **world}),
+        build_world(**{"signers": SIGNERS, **world}),
     )
     return [(problem.pointer, problem.code) for problem in problems]
 
@@ -116,10 +122,116 @@ def test_an_attestation_is_refused() -> None:
     assert attest(envelope(key=STRANGER)) == [("", "statement_refused")]
     commit = "/predicate/buildDefinition/externalParameters/commit"
     assert attest(envelope(), commit="c" * 40) == [(commit, "mismatch")]
-    changed = {**DIGESTS, ARTIFACTS[0]: "0" * 64}
-    assert attest(envelope(), digests=changed) == [("/subject", "mismatch")]
     fewer = {name: digest for name, digest in DIGESTS.items() if name != ARTIFACTS[0]}
-    assert attest(envelope(), digests=fewer) == [("/subject", "artifact_missing")]
     assert attest(envelope(statement(fewer))) == [("/subject", "subject_missing")]
     other = statement() | {"predicateType": "https://slsa.dev/verification_summary/v1"}
     assert attest(envelope(other)) == [("/predicateType", "mismatch")]
+
+
+def beside(**changed: Any) -> dict[str, bytes]:
+    """Return the artifacts with some of them changed, by their position; None takes one away."""
+    files = dict(BESIDE)
+    for name, body in zip(
+        ARTIFACTS, (changed.get(f"a{one}", ...) for one in range(3)), strict=True
+    ):
+        if body is None:
+            del files[name]
+        elif body is not ...:
+            files[name] = body
+    return files
+
+
+def attest_resigned(files: dict[str, bytes]) -> list[tuple[str, str]]:
+    """Sign whatever the files are: who holds the key can sign anything, and cannot make it true."""
+    digests = {name: sha256(files[name]) for name in ARTIFACTS if name in files}
+    return attest(envelope(statement(digests)), beside=files)
+
+
+BILL: dict[str, Any] = json.loads(BESIDE[ARTIFACTS[0]])
+
+
+def bill(pointer: str, value: Any) -> bytes:
+    return json.dumps(edited(BILL, pointer, value)).encode()
+
+
+UNTRUE: dict[str, tuple[dict[str, bytes], str]] = {
+    "a component less": (beside(a0=bill("/components/0", ...)), "bill_mismatch"),
+    "a component more": (
+        beside(a0=build_bill({"Django": "5.2.19", "celery": "5.7.0", "evil": "1"})),
+        "bill_mismatch",
+    ),
+    "another version": (
+        beside(a0=build_bill({"Django": "5.2.18", "celery": "5.7.0"})),
+        "bill_mismatch",
+    ),
+    "no component": (beside(a0=bill("/components", [])), "bill_mismatch"),
+    "components that are none": (beside(a0=bill("/components", "many")), "bill_mismatch"),
+    "a component twice": (
+        beside(a0=bill("/components/1", BILL["components"][0])),
+        "bill_refused",
+    ),
+    "a package URL of another version": (
+        beside(a0=bill("/components/0/purl", "pkg:pypi/django@5.2.18")),
+        "bill_refused",
+    ),
+    "a package URL of another registry": (
+        beside(a0=bill("/components/0/purl", "pkg:npm/django@5.2.19")),
+        "bill_refused",
+    ),
+    "no package URL": (beside(a0=bill("/components/0/purl", ...)), "bill_refused"),
+    "another format": (beside(a0=bill("/bomFormat", "SPDX")), "bill_refused"),
+    "another version of the format": (beside(a0=bill("/specVersion", "1.2")), "bill_refused"),
+    "no JSON": (beside(a0=b"{"), "bill_refused"),
+    "the development bill without what it runs on": (
+        beside(a1=build_bill({"pytest": "9.2.0"})),
+        "bill_mismatch",
+    ),
+    "the runtime bill as the development one": (
+        beside(a1=BESIDE[ARTIFACTS[0]]),
+        "bill_mismatch",
+    ),
+    "the source of another commit": (
+        beside(a2=b"6" * 64 + b"  source.tar\n"),
+        "source_mismatch",
+    ),
+    "no digest of a source": (beside(a2=b""), "source_mismatch"),
+}
+
+
+@pytest.mark.parametrize("name", UNTRUE)
+def test_what_is_untrue_is_refused_though_the_pinned_signer_signed_it(name: str) -> None:
+    files, code = UNTRUE[name]
+    assert code in {one for _, one in attest_resigned(files)}
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_an_artifact_is_the_one_that_was_attested_or_none(number: int) -> None:
+    other, gone = beside(**{f"a{number}": b"{}"}), beside(**{f"a{number}": None})
+    assert attest(envelope(), beside=other) == [("/subject", "mismatch")]
+    assert attest(envelope(), beside=gone) == [("/subject", "artifact_missing")]
+
+
+@pytest.mark.parametrize("position", range(0, 64, 4))
+def test_a_signature_holds_for_its_every_byte(position: int) -> None:
+    spoiled = envelope()
+    raw = bytearray(base64.b64decode(spoiled["signatures"][0]["sig"]))
+    raw[position] ^= 1
+    spoiled["signatures"][0]["sig"] = base64.b64encode(raw).decode()
+    assert attest(spoiled) == [("", "statement_refused")]
+
+
+@pytest.mark.parametrize("part", range(16))
+def test_a_payload_holds_for_its_every_byte(part: int) -> None:
+    spoiled = envelope()
+    raw = bytearray(base64.b64decode(spoiled["payload"]))
+    raw[part * len(raw) // 16] ^= 1
+    assert attest({**spoiled, "payload": base64.b64encode(raw).decode()}) == [
+        ("", "statement_refused")
+    ]
+
+
+def test_a_commit_that_is_not_here_has_no_source_to_compare() -> None:
+    elsewhere = statement()
+    parameters = elsewhere["predicate"]["buildDefinition"]["externalParameters"]
+    parameters["commit"] = "d" * 40
+    assert attest(envelope(elsewhere), commit="") == []
