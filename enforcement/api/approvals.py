@@ -35,9 +35,9 @@ from enforcement.review.domain import Words
 from enforcement.review.reading import (
     ApprovalFilter,
     find_approvals,
-    find_queue,
     see_approval,
     see_approvals,
+    see_queue,
 )
 from enforcement.review.refuse import deny, withdraw
 from enforcement.review.request import request_approval
@@ -79,8 +79,7 @@ class ApprovalQueueView(_ApprovalView):
         principal, limit = principal_of(request), read_limit(request)
         after_id, now = read_id_cursor(request), timezone.now()
         with reading(principal.tenant_id):
-            rows = find_queue(principal, after_id=after_id, limit=limit + 1, now=now)
-            seen = see_approvals(principal, rows, now=now)
+            seen = see_queue(principal, after_id=after_id, limit=limit + 1, now=now)
         return Response(_page(request, seen, limit))
 
 

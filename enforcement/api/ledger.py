@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import orjson
 from django.conf import settings
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -13,9 +14,8 @@ from rest_framework.views import APIView
 
 from enforcement.api.policies import read_number_cursor
 from enforcement.ledger.checkpoint import SCHEMA, build_checkpoint
-from enforcement.ledger.domain import COLUMNS, GENESIS_HASH, Head, to_json
-from enforcement.ledger.models import LedgerEntry
-from enforcement.ledger.queries import EntryFilter, find_entries, find_head
+from enforcement.ledger.domain import COLUMNS, GENESIS_HASH, ChainedEntry, Head
+from enforcement.ledger.queries import EntryFilter, find_chained, find_head
 from governance.api.api_keys import PAGE_PARAMETERS
 from governance.api.callers import principal_of
 from governance.api.documents import closed_object, page_of
@@ -140,17 +140,19 @@ class LedgerView(APIView):
                 after_sequence=after_sequence,
                 newest_first=order == "desc",
             )
-            entries = find_entries(principal.tenant_id, wanted, limit=limit + 1)
+            entries = find_chained(principal.tenant_id, wanted, limit=limit + 1)
         page = build_page(
             request, entries, limit=limit, key=lambda one: str(one.sequence), render=_render
         )
         return Response(page)
 
 
-def _render(entry: LedgerEntry) -> dict[str, Any]:
+def _render(entry: ChainedEntry) -> dict[str, Any]:
+    """Return an entry as it was hashed: what is shown is what the chain proves."""
+    document = orjson.loads(entry.canonical)
     return {
         "sequence": entry.sequence,
-        **{name: to_json(getattr(entry, name)) for name in COLUMNS},
-        "prev_hash": bytes(entry.prev_hash).hex(),
-        "entry_hash": bytes(entry.entry_hash).hex(),
+        **{name: document.get(name) for name in COLUMNS},
+        "prev_hash": entry.prev_hash.hex(),
+        "entry_hash": entry.entry_hash.hex(),
     }

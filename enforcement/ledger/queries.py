@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
+from django.db.models import QuerySet
 
 from enforcement.ledger.domain import COLUMNS, GENESIS_HASH, ChainedEntry, Head
 from enforcement.ledger.models import LedgerEntry, LedgerHead
@@ -71,6 +72,21 @@ class EntryFilter:
 
 def find_entries(tenant_id: uuid.UUID, wanted: EntryFilter, *, limit: int) -> list[LedgerEntry]:
     """Return up to ``limit`` entries in sequence order, newest first unless told otherwise."""
+    return list(_find_rows(tenant_id, wanted)[:limit])
+
+
+def find_chained(tenant_id: uuid.UUID, wanted: EntryFilter, *, limit: int) -> list[ChainedEntry]:
+    """Return what :func:`find_entries` does, each entry as it was hashed and no column beside."""
+    rows = _find_rows(tenant_id, wanted)
+    return [
+        ChainedEntry(sequence, canonical, bytes(prev_hash), bytes(entry_hash))
+        for sequence, canonical, prev_hash, entry_hash in rows.values_list(
+            "sequence", "canonical", "prev_hash", "entry_hash"
+        )[:limit]
+    ]
+
+
+def _find_rows(tenant_id: uuid.UUID, wanted: EntryFilter) -> QuerySet[LedgerEntry]:
     rows = LedgerEntry.objects.filter(tenant_id=tenant_id)
     if wanted.decision_id is not None:
         rows = rows.filter(decision_id=wanted.decision_id)
@@ -79,4 +95,4 @@ def find_entries(tenant_id: uuid.UUID, wanted: EntryFilter, *, limit: int) -> li
     if wanted.after_sequence is not None:
         bound = "sequence__lt" if wanted.newest_first else "sequence__gt"
         rows = rows.filter(**{bound: wanted.after_sequence})
-    return list(rows.order_by("-sequence" if wanted.newest_first else "sequence")[:limit])
+    return rows.order_by("-sequence" if wanted.newest_first else "sequence")

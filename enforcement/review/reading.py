@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 import orjson
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
 from enforcement.review.judging import Bench, find_benches, has_scope, may_approve
 from enforcement.review.queries import find_eligible, find_waiting
-from governance.approvals.authority import find_refusal
+from governance.approvals.authority import Reviewer, find_refusal
 from governance.approvals.models import PENDING, Approval, Review
 from governance.approvals.reviewers import Person, find_reviewer
 from governance.approvals.state import get_approval, status_at
@@ -30,8 +30,11 @@ from governance.policies.environments import NONPROD
 from valdrix.kernel.db import transaction_required
 from valdrix.kernel.problems import NotAllowed
 
-_CHUNK: Final = 100
 _SHOWN_DECISIONS: Final = 50
+_LARGE: Final = ("context_json", "outcome_json")
+"""What was decided on, and how: no list shows it."""
+_LISTED: Final = ("resource_reference", "cost_state", "reason_codes", "response_json")
+"""What a queue shows of the decision behind an approval; anything else is not to be had there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +67,53 @@ def find_queue(
 
     :raises NotInTransaction: outside ``reading`` of the tenant.
     """
+    queue = _find_queue(
+        principal, find_reviewer(principal), after_id=after_id, limit=limit, now=now
+    )
+    return [approval for approval, _ in queue]
+
+
+def see_queue(
+    principal: Principal, *, after_id: uuid.UUID | None = None, limit: int, now: datetime
+) -> list[Seen]:
+    """Return what :func:`find_queue` does, as the person sees it.
+
+    :raises NotInTransaction: outside ``reading`` of the tenant.
+    """
+    reviewer = find_reviewer(principal)
+    queue = _find_queue(principal, reviewer, after_id=after_id, limit=limit, now=now)
+    benches = {approval.pk: bench for approval, bench in queue}
+    decisions = Decision.objects.only(*_LISTED)
+    return _see(principal, [approval for approval, _ in queue], benches, (decisions, now))
+
+
+def _find_queue(
+    principal: Principal,
+    reviewer: Reviewer,
+    *,
+    after_id: uuid.UUID | None,
+    limit: int,
+    now: datetime,
+) -> list[tuple[Approval, Bench]]:
     transaction_required()
     if not has_scope(principal):
         return []
-    rows = _find_candidates(principal, now)
-    found: list[Approval] = []
+    rows = _find_candidates(principal, reviewer, now)
+    found: list[tuple[Approval, Bench]] = []
     while len(found) < limit:
-        chunk = list((rows if after_id is None else rows.filter(pk__gt=after_id))[:_CHUNK])
-        benches = find_benches(principal, chunk)
-        found.extend(approval for approval in chunk if may_approve(benches[approval.pk]))
-        if len(chunk) < _CHUNK:
+        # Most that are looked at are the person's to approve: more than are wanted are not read.
+        chunk = list((rows if after_id is None else rows.filter(pk__gt=after_id))[:limit])
+        benches = find_benches(principal, chunk, reviewer=reviewer)
+        judged = ((approval, benches[approval.pk]) for approval in chunk)
+        found.extend((approval, bench) for approval, bench in judged if may_approve(bench))
+        if len(chunk) < limit:
             break
         after_id = chunk[-1].pk
     return found[:limit]
 
 
-def _find_candidates(principal: Principal, now: datetime) -> Any:
+def _find_candidates(principal: Principal, reviewer: Reviewer, now: datetime) -> Any:
     """Return pending approvals that the person's role, permissions and projects do not exclude."""
-    reviewer = find_reviewer(principal)
     environments = Q(pk__in=())
     if APPROVE_NONPROD in reviewer.permissions:
         environments |= Q(environment=NONPROD)
@@ -174,13 +206,21 @@ def see_approvals(
     principal: Principal, approvals: Sequence[Approval], *, now: datetime
 ) -> list[Seen]:
     """Return approvals as one person sees them in a list."""
-    benches = find_benches(principal, approvals)
-    own = {
-        decision.pk: decision
-        for decision in Decision.objects.filter(
-            tenant_id=principal.tenant_id, pk__in=[one.decision_id for one in approvals]
-        )
-    }
+    decisions = Decision.objects.defer(*_LARGE)
+    return _see(principal, approvals, find_benches(principal, approvals), (decisions, now))
+
+
+def _see(
+    principal: Principal,
+    approvals: Sequence[Approval],
+    benches: Mapping[uuid.UUID, Bench],
+    shown: tuple[QuerySet[Decision], datetime],
+) -> list[Seen]:
+    """Put approvals together with their decisions, of which as much is read as is shown."""
+    decisions, now = shown
+    own = decisions.filter(tenant_id=principal.tenant_id).in_bulk(
+        [one.decision_id for one in approvals]
+    )
     is_let_in = has_scope(principal)
     seen = []
     for approval in approvals:

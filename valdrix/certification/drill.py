@@ -6,13 +6,11 @@ by the operations behind ``manage.py keys``. Each step is kept with the answer i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from governance.audit.operations import Actor
 from governance.evidence.key_rotation import (
     ISSUED,
     OUTCOMES,
@@ -24,15 +22,13 @@ from governance.evidence.key_rotation import (
     RUNNER,
     find_shown,
 )
-from governance.identity.domain import OWNER, RANDOM_BYTES, SCOPES
-from governance.identity.operations import found_tenant, issue_api_key
 from governance.tokens.keys import retire_key, rotate_keys
-from valdrix.certification.telemetry.calling import Answer, Place, call
+from valdrix.certification.telemetry.calling import Place, call
+from valdrix.certification.tenant import BASE, CallRefused, ask, open_tenant
 from valdrix.kernel import strict_json
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.signing import decode
 
-_BASE: Final = "/api/v1/enforcement/"
 _AMOUNT: Final = "25.00"
 _PROJECT: Final = "key-rotation-drill"
 FAILED: Final = "FAIL"
@@ -44,10 +40,6 @@ _POLICY: Final = {
     "approvals": {"nonprod": {"required": 1, "separate_requester": False, "ttl_seconds": 3600}},
 }
 """What the drill's own tenant is governed by: every change there needs an approval."""
-
-
-class DrillStopped(Exception):
-    """A step of the drill that is no part of what it tests was refused; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +71,12 @@ class _Drill:
             "resource_reference": f"module.{name}-{new_id()}",
             "estimated_monthly_delta_usd": _AMOUNT,
         }
-        asked = self._call("gate/terraform", change)
+        asked = ask(self.place, "gate/terraform", change)
         approval = asked["approval_request_id"]
         if approval is None:
-            raise DrillStopped(f"a change was {asked['decision']}: the drill needs approvals")
-        self._call(f"approvals/{approval}/approve", {"reason": "key rotation drill"})
-        text = str(self._call(f"approvals/{approval}/token", {})["approval_token"])
+            raise CallRefused(f"a change was {asked['decision']}: the drill needs approvals")
+        ask(self.place, f"approvals/{approval}/approve", {"reason": "key rotation drill"})
+        text = str(ask(self.place, f"approvals/{approval}/token", {})["approval_token"])
         kid = str(strict_json.loads(decode(text.split(".", 1)[0]))["kid"])
         self.tokens[name] = (text, str(asked["request_fingerprint"]), kid)
         self._keep(ISSUED, kid, token=name)
@@ -98,7 +90,7 @@ class _Drill:
             "monthly_delta_usd": _AMOUNT,
             "expected_request_fingerprint": fingerprint,
         }
-        answer = self._send("approvals/consume", body)
+        answer = call(self.place, "POST", f"{BASE}approvals/consume", body)
         # A problem document is no application/json to the caller, which leaves it as text.
         code = (
             {}
@@ -128,16 +120,6 @@ class _Drill:
         answer = f": {more['status']} {more.get('code', '')}" if "status" in more else ""
         self.tell(f"{did}{told} ({kid}){answer}")
 
-    def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = self._send(path, body)
-        if answer.status != 200:
-            raise DrillStopped(f"{path}: {answer.status} {answer.body}")
-        content: dict[str, Any] = answer.body
-        return content
-
-    def _send(self, path: str, body: dict[str, Any]) -> Answer:
-        return call(self.place, "POST", _BASE + path, body)
-
 
 def capture_key_rotation(
     order: DrillOrder, *, clock: Callable[[], datetime], tell: Callable[[str], None]
@@ -147,9 +129,9 @@ def capture_key_rotation(
     It ends with the key of a second rotation signing, and the key from before the drill retired.
 
     :param tell: called with a line of progress.
-    :raises DrillStopped: when the server refuses what every pipeline does.
+    :raises CallRefused: when the server refuses what every pipeline does.
     """
-    drill = _Drill(_open_tenant(order.place, clock()), clock, tell)
+    drill = _Drill(open_tenant(order.place, _PROJECT, _POLICY, at=clock()), clock, tell)
     before = drill.issue("spent-before")
     drill.issue("kept-through")
     drill.issue("kept-too-long")
@@ -169,29 +151,6 @@ def capture_key_rotation(
     drill.present("kept-too-long")
     drill.present("of-the-last-key")
     return _document(order, drill.steps, {"before": before, "after": after}, clock())
-
-
-def _open_tenant(place: Place, at: datetime) -> Place:
-    """Found a tenant for the drill, with its policy; return the place with its owner's key."""
-    tenant_id = new_id()
-    slug = f"{_PROJECT}-{tenant_id.hex[-12:]}"
-    actor = Actor(tenant_id=tenant_id, principal_id="system:certification", address=None, at=at)
-    membership = found_tenant(actor=actor, slug=slug, name=slug, owner=f"owner@{slug}")
-    _, key = issue_api_key(
-        actor=actor,
-        key_id=new_id(),
-        random_bytes=os.urandom(RANDOM_BYTES),
-        name="key rotation drill",
-        role=OWNER,
-        person_id=membership.user_id,
-        scopes=SCOPES,
-    )
-    own = Place(place.host, place.port, key=key)
-    body = {"policy_document": _POLICY, "comment": "key rotation drill", "base_version": 0}
-    answer = call(own, "PUT", f"{_BASE}policies", body)
-    if answer.status not in {200, 201}:
-        raise DrillStopped(f"policies: {answer.status} {answer.body}")
-    return own
 
 
 def _document(

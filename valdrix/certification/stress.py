@@ -58,7 +58,7 @@ def capture_stress(
     """
     questions = _questions(order.project_id)
     runtime, failures = _preflight(order.server, questions)
-    floor = _measure_floor(order)
+    floor = _measure_floor(order, questions)
     runs = []
     for index in range(1, order.rounds + 1):
         tell(f"round {index} of {order.rounds}: {order.duration_seconds} s ...")
@@ -109,18 +109,26 @@ def _preflight(server: Server, questions: list[Question]) -> tuple[dict[str, Any
     return runtime, failures
 
 
-def _measure_floor(order: StressOrder) -> dict[str, Any]:
-    tally = run_users(
-        order.server,
-        [Question(FLOOR_ENDPOINT, FLOOR_ENDPOINT)],
-        users=order.concurrent_users,
-        seconds=min(_FLOOR_SECONDS, order.duration_seconds),
-    )
-    results = _results(tally)["results"]
+def _measure_floor(order: StressOrder, questions: list[Question]) -> dict[str, Any]:
+    """Measure a view that does nothing, and the reads alone, in turn and for as long."""
+    empty = [Question(FLOOR_ENDPOINT, FLOOR_ENDPOINT)]
+    reads = [question for question in questions if question.body is None]
+    seconds = min(_FLOOR_SECONDS, order.duration_seconds)
+    totals = (Tally(), Tally())
+    # Half before and half after: what the machine does meanwhile falls on both.
+    for asked, total in zip((empty, reads, empty, reads), totals * 2, strict=True):
+        tally = run_users(order.server, asked, users=order.concurrent_users, seconds=seconds)
+        tally.elapsed_seconds += total.elapsed_seconds
+        total.add(tally)
+    floor, read = (_results(total)["results"] for total in totals)
     return {
         "endpoint": FLOOR_ENDPOINT,
-        "throughput_rps": results["throughput_rps"],
-        "p95_response_time": results["p95_response_time"],
+        "throughput_rps": floor["throughput_rps"],
+        "p95_response_time": floor["p95_response_time"],
+        "reads_throughput_rps": read["throughput_rps"],
+        "reads_p95_response_time": read["p95_response_time"],
+        "reads_failed_requests": read["failed_requests"],
+        "reads_share_of_floor": rounded(read["throughput_rps"] / floor["throughput_rps"]),
     }
 
 

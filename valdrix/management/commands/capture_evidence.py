@@ -16,7 +16,7 @@ from governance.evidence.key_rotation import PASSED, KeyRotationTerms
 from governance.evidence.materials import MaterialsError
 from governance.evidence.stress import StressTerms
 from valdrix.certification.commit import NoCommit
-from valdrix.certification.drill import DrillOrder, DrillStopped, capture_key_rotation
+from valdrix.certification.drill import DrillOrder, capture_key_rotation
 from valdrix.certification.green import CheckOrder, capture_ci_green, is_green
 from valdrix.certification.load import Server
 from valdrix.certification.own_database import find_own_state, run_on_own_database
@@ -25,10 +25,13 @@ from valdrix.certification.scenarios import NothingRan, capture_failure_injectio
 from valdrix.certification.stress import StressOrder, capture_stress
 from valdrix.certification.telemetry.bench import running_bench
 from valdrix.certification.telemetry.calling import Place
+from valdrix.certification.tenant import CallRefused, open_furnished_tenant
 from valdrix.embedded.errors import EmbeddedError
 from valdrix.kernel.strict_json import StrictJsonError, loads
 
 _TERMS: Final = StressTerms()
+_PAGE_ROWS: Final = 60
+"""More than a page of each list."""
 _MOST_DAYS: Final = KeyRotationTerms().max_age.days
 
 
@@ -55,6 +58,11 @@ class Command(BaseCommand):
         stress.add_argument("--base-url", help="the running server; make run's without this")
         stress.add_argument("--api-key", help="an admin's key; make run's without this")
         stress.add_argument("--project", default="shop", help="the project that gates name")
+        stress.add_argument(
+            "--own-tenant",
+            action="store_true",
+            help="ask as a new tenant of the configured database, whose pages are full",
+        )
         stress.add_argument("--rounds", type=int, default=3)
         stress.add_argument("--duration-seconds", type=int, default=30)
         stress.add_argument("--concurrent-users", type=int, default=10)
@@ -108,8 +116,12 @@ class Command(BaseCommand):
         base_url, api_key = self._server(options)
         try:
             server = Server.of(base_url, api_key)
+            if options["own_tenant"]:
+                server = _furnish(server)
         except ValueError as error:
             raise CommandError(str(error), returncode=2) from error
+        except (CallRefused, OSError) as error:
+            raise CommandError(f"no tenant could be furnished: {error}", returncode=1) from error
         order = StressOrder(
             server=server,
             project_id=options["project"],
@@ -127,8 +139,8 @@ class Command(BaseCommand):
 
     def _server(self, options: dict[str, Any]) -> tuple[str, str]:
         base_url, api_key = options["base_url"], options["api_key"]
-        if base_url and api_key:
-            return base_url, api_key
+        if base_url and (api_key or options["own_tenant"]):
+            return base_url, api_key or ""
         path = settings.BASE_DIR / ".valdrix" / "demo.json"
         try:
             demo = loads(path.read_bytes())
@@ -174,7 +186,7 @@ class Command(BaseCommand):
             order = DrillOrder(place, owner, approver, next_in)
             try:
                 document = capture_key_rotation(order, clock=_now, tell=self.stderr.write)
-            except (DrillStopped, OSError) as error:
+            except (CallRefused, OSError) as error:
                 raise CommandError(f"the drill was stopped: {error}", returncode=1) from error
             return _Captured(document, document["post_drill_status"] == PASSED)
 
@@ -212,6 +224,12 @@ class Command(BaseCommand):
             raise CommandError(f"nothing was attested: {error}", returncode=1) from error
         self.stdout.write(f"signed by {key.key_id}={key.public_text}")
         return _Captured(document, is_good=True)
+
+
+def _furnish(server: Server) -> Server:
+    place = Place(server.host, server.port)
+    own = open_furnished_tenant(place, "stress", rows=_PAGE_ROWS, at=_now())
+    return Server(server.host, server.port, own.key)
 
 
 def _read_two_people(options: dict[str, Any], first: str, second: str) -> tuple[str, str]:
