@@ -75,10 +75,14 @@ class Export:
         yield sink.take()
 
     def finish(self) -> Signed:
-        """Read everything and return what the archive would state, without keeping its bytes."""
-        for _ in self.stream():
-            pass
-        assert self.signed is not None
+        """Read everything and return what the archive would state, without making it."""
+        with snapshot_reading(self._scope.tenant_id):
+            segment = find_segment(self._scope)
+            tallies = {name: Tally(name) for name in FILES}
+            for name, tally in tallies.items():
+                for _ in _chunks(name, self._scope, segment, tally):
+                    pass
+        self.signed = self._sign(segment, tallies)
         return self.signed
 
     def _sign(self, segment: Segment, tallies: dict[str, Tally]) -> Signed:

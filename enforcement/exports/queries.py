@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, Final
 
 from django.db import connection
@@ -11,21 +10,30 @@ from django.db import connection
 from enforcement.exports.columns import SOURCES
 from enforcement.exports.domain import Scope, Segment
 from enforcement.ledger.domain import GENESIS_HASH, Head
-from enforcement.ledger.queries import find_head
 from valdrix.kernel.db import transaction_required
 
-_BOUNDS: Final = """
-SELECT min(sequence), max(sequence) FROM enforcement_ledger_entry
- WHERE tenant_id = %(tenant)s AND at >= %(start)s AND at < %(end)s
-"""
-_FIRST_LEFT_OUT: Final = """
-SELECT sequence FROM enforcement_ledger_entry
- WHERE tenant_id = %(tenant)s AND sequence BETWEEN %(first)s AND %(last)s
-   AND event = 'decision_made' AND at >= %(start)s AND at < %(end)s
- ORDER BY sequence OFFSET %(limit)s LIMIT 1
-"""
-_PLACE: Final = """
-SELECT entry_hash, at FROM enforcement_ledger_entry WHERE tenant_id = %s AND sequence = %s
+_SEGMENT: Final = """
+WITH entry AS NOT MATERIALIZED (
+    SELECT * FROM enforcement_ledger_entry WHERE tenant_id = %(tenant)s
+), head AS (
+    SELECT sequence, entry_hash FROM enforcement_ledger_head WHERE tenant_id = %(tenant)s
+), bounds AS (
+    SELECT min(sequence) AS first, max(sequence) AS last FROM entry
+     WHERE at >= %(start)s AND at < %(end)s
+), left_out AS (
+    SELECT e.sequence FROM entry e, bounds b
+     WHERE e.sequence BETWEEN b.first AND b.last AND %(limit)s::bigint IS NOT NULL
+       AND e.event = 'decision_made' AND e.at >= %(start)s AND e.at < %(end)s
+     ORDER BY e.sequence OFFSET coalesce(%(limit)s::bigint, 0) LIMIT 1
+), places AS (
+    SELECT coalesce((SELECT first FROM bounds), (SELECT sequence FROM head) + 1, 1) - 1 AS after,
+           coalesce((SELECT sequence FROM left_out) - 1, (SELECT last FROM bounds),
+                    (SELECT sequence FROM head), 0) AS last
+)
+SELECT (SELECT sequence FROM head), (SELECT entry_hash FROM head),
+       p.after, (SELECT entry_hash FROM entry WHERE sequence = p.after),
+       p.last, l.entry_hash, l.at, EXISTS (SELECT FROM left_out)
+  FROM places p LEFT JOIN entry l ON l.sequence = p.last
 """
 
 
@@ -42,41 +50,26 @@ def find_segment(scope: Scope) -> Segment:
     :raises LedgerIncomplete: when the entry before the first one is missing.
     """
     transaction_required()
-    position = find_head(scope.tenant_id) or Head(0, GENESIS_HASH)
     with connection.cursor() as cursor:
-        cursor.execute(_BOUNDS, _parameters(scope))
-        first, last = cursor.fetchone()
-        if first is None:
-            first, last = position.sequence + 1, position.sequence
-        left_out = None
-        if scope.limit is not None:
-            cursor.execute(
-                _FIRST_LEFT_OUT,
-                {**_parameters(scope), "first": first, "last": last, "limit": scope.limit},
-            )
-            left_out = cursor.fetchone()
-    if left_out is not None:
-        last = left_out[0] - 1
-    after, _ = _find_place(scope, first - 1)
-    last_head, last_at = _find_place(scope, last)
+        cursor.execute(_SEGMENT, {**_parameters(scope), "limit": scope.limit})
+        position, position_hash, after, after_hash, last, last_hash, last_at, left_out = (
+            cursor.fetchone()
+        )
     return Segment(
-        position=position,
-        after=after,
-        last=last_head,
+        position=_build_head(position or 0, position_hash),
+        after=_build_head(after, after_hash),
+        last=_build_head(last, last_hash),
         last_at=last_at or scope.start_at,
-        is_truncated=left_out is not None,
+        is_truncated=left_out,
     )
 
 
-def _find_place(scope: Scope, sequence: int) -> tuple[Head, datetime | None]:
+def _build_head(sequence: int, entry_hash: bytes | None) -> Head:
     if sequence == 0:
-        return Head(0, GENESIS_HASH), None
-    with connection.cursor() as cursor:
-        cursor.execute(_PLACE, [scope.tenant_id, sequence])
-        row = cursor.fetchone()
-    if row is None:
+        return Head(0, GENESIS_HASH)
+    if entry_hash is None:
         raise LedgerIncomplete(f"the ledger has no entry {sequence}")
-    return Head(sequence, bytes(row[0])), row[1]
+    return Head(sequence, bytes(entry_hash))
 
 
 def stream_rows(name: str, scope: Scope, segment: Segment) -> Iterator[bytes]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from typing import Final
 
+from django.db import connection
 from django.db.models import F
 
 from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
 from governance.approvals.authority import Reviewer, Terms, find_refusal
 from governance.approvals.models import APPROVES, Approval, Review
 from governance.approvals.reviewers import Person, find_people
+
+_REQUESTERS: Final = """
+SELECT DISTINCT approval_request_id, person_id FROM enforcement_decision
+ WHERE tenant_id = %s AND approval_request_id = ANY(%s) AND decision = %s
+"""
 
 
 def find_waiting(approval: Approval) -> list[Decision]:
@@ -44,11 +51,9 @@ def find_requesters_of(
 ) -> dict[uuid.UUID, frozenset[int]]:
     """Return for each approval everybody who asked for its change, also by joining it."""
     found = {approval.pk: {approval.requester_person_id} for approval in approvals}
-    rows = Decision.objects.filter(
-        tenant_id=tenant_id, approval_request_id__in=list(found), decision=REQUIRE_APPROVAL
-    )
-    for approval_id, person_id in rows.values_list("approval_request_id", "person_id").distinct():
-        if approval_id is not None:
+    with connection.cursor() as cursor:
+        cursor.execute(_REQUESTERS, [tenant_id, list(found), REQUIRE_APPROVAL])
+        for approval_id, person_id in cursor.fetchall():
             found[approval_id].add(person_id)
     return {approval_id: frozenset(people) for approval_id, people in found.items()}
 

@@ -6,10 +6,22 @@ import uuid
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
+
+from django.db import connection
 
 from governance.approvals.authority import Reviewer
 from governance.identity.domain import PERMISSIONS_BY_ROLE, Principal
 from governance.identity.models import ApprovalPermission, Membership, ReviewerGroupMember
+
+_OF_ONE: Final = """
+SELECT false, permission FROM governance_approval_permission
+ WHERE tenant_id = %(tenant)s AND user_id = %(person)s
+UNION ALL
+SELECT true, g.name FROM governance_reviewer_group_member m
+  JOIN governance_reviewer_group g ON g.id = m.group_id AND g.tenant_id = m.tenant_id
+ WHERE m.tenant_id = %(tenant)s AND m.user_id = %(person)s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +35,15 @@ class Person:
 def find_reviewer(principal: Principal) -> Reviewer:
     """Return whoever acts as a reviewer, in the role that their credential has."""
     person_id = principal.person_id
-    granted = _permissions(principal.tenant_id, (person_id,))
-    groups = _groups(principal.tenant_id, (person_id,))
+    with connection.cursor() as cursor:
+        cursor.execute(_OF_ONE, {"tenant": principal.tenant_id, "person": person_id})
+        held = cursor.fetchall()
     return Reviewer(
         person_id=person_id,
         role=principal.role,
-        permissions=PERMISSIONS_BY_ROLE[principal.role] | granted[person_id],
-        groups=frozenset(groups[person_id]),
+        permissions=PERMISSIONS_BY_ROLE[principal.role]
+        | {name for is_group, name in held if not is_group},
+        groups=frozenset(name for is_group, name in held if is_group),
     )
 
 

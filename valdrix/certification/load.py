@@ -9,12 +9,17 @@ from __future__ import annotations
 import json
 import multiprocessing
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+from valdrix.kernel.strict_json import loads
 
 ANSWER_WITHIN_SECONDS: Final = 30.0
 TICK_SECONDS: Final = 0.0001
@@ -115,33 +120,54 @@ class Connection:
 
 
 def run_users(
-    server: Server,
-    questions: Sequence[Question],
-    *,
-    users: int,
-    seconds: float,
-    tell: Callable[[float], None] = lambda _: None,
+    server: Server, questions: Sequence[Question], *, users: int, seconds: float
 ) -> Tally:
     """Let users ask for a while, each in a process of its own, and return what they saw.
 
-    :param tell: called about once a second with the seconds gone by.
+    :raises NoAnswer: when the users did not come back.
     """
+    order = {
+        "server": asdict(server),
+        "questions": [asdict(question) for question in questions],
+        "users": users,
+        "seconds": seconds,
+    }
+    # Users are forked, which is safe only in a process without threads: this one may have some.
+    done = subprocess.run(  # noqa: S603 - this very module
+        [sys.executable, "-m", __spec__.name],
+        cwd=Path(__file__).parents[2],
+        input=json.dumps(order),
+        capture_output=True,
+        text=True,
+        timeout=seconds + 2 * ANSWER_WITHIN_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise NoAnswer(done.stderr.strip()[-500:])
+    said = loads(done.stdout.encode())
+    return Tally(
+        Counter({int(ticks): count for ticks, count in said["latencies"].items()}),
+        Counter(said["requests"]),
+        Counter(said["failures"]),
+        float(said["elapsed_seconds"]),
+    )
+
+
+def _run_here(order: Mapping[str, Any]) -> Tally:
+    """Fork the users, wait for them, and add up what they saw."""
     context = multiprocessing.get_context("fork")
     queue: multiprocessing.Queue[Tally] = context.Queue()
-    task = _Task(server, questions, seconds)
+    questions = [Question(**question) for question in order["questions"]]
+    task = _Task(Server(**order["server"]), questions, float(order["seconds"]))
     processes = [
         context.Process(target=_ask_on, args=(task, user, queue), daemon=True)
-        for user in range(users)
+        for user in range(order["users"])
     ]
-    began = time.monotonic()
     for process in processes:
         process.start()
-    while (gone := time.monotonic() - began) < seconds:
-        tell(gone)
-        time.sleep(min(1.0, seconds - gone))
     total = Tally()
     for _ in processes:
-        total.add(queue.get(timeout=ANSWER_WITHIN_SECONDS + 10))
+        total.add(queue.get(timeout=task.seconds + ANSWER_WITHIN_SECONDS + 10))
     for process in processes:
         process.join(10)
     return total
@@ -225,3 +251,19 @@ def gate_body(project_id: str) -> str:
             "estimated_monthly_delta_usd": "0.01",
         }
     )
+
+
+def _main() -> None:
+    """Run the users that the standard input asks for, and print what they saw."""
+    total = _run_here(loads(sys.stdin.buffer.read()))
+    said = {
+        "latencies": dict(total.latencies),
+        "requests": dict(total.requests),
+        "failures": dict(total.failures),
+        "elapsed_seconds": total.elapsed_seconds,
+    }
+    sys.stdout.write(json.dumps(said))
+
+
+if __name__ == "__main__":
+    _main()

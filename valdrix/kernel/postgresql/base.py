@@ -6,11 +6,14 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
 import psycopg
 from django.db.backends.postgresql import base
+from psycopg.abc import Buffer
+from psycopg.types.datetime import TimestamptzLoader
 
 from valdrix.kernel.postgresql.circuit import find_circuit
 from valdrix.kernel.postgresql.deadline import (
@@ -75,6 +78,26 @@ class _Attempt:
         return self._had
 
 
+class MomentLoader(TimestamptzLoader):
+    """Reads moments in UTC as Python itself reads ISO 8601, a tenth of the time of Django's way.
+
+    A page of fifty rows has a few hundred of them. What is spelled in another way (another zone,
+    before Christ, infinite) is left to the driver.
+    """
+
+    timezone = UTC  # Django asks for it, and puts its own loader in where it is another one.
+
+    def load(self, data: Buffer) -> datetime:
+        """Return a moment as an aware datetime in UTC."""
+        text = bytes(data)
+        if text.endswith(b"+00"):
+            try:
+                return datetime.fromisoformat(text.decode("ascii"))
+            except ValueError:
+                pass
+        return super().load(data).astimezone(UTC)
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's connection to PostgreSQL, behind a circuit breaker and under its thread's limits."""
 
@@ -100,6 +123,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             circuit.failed(used_up_its_time=False, probe=partial(_probe, conn_params))
             raise
         circuit.succeeded()
+        connection.adapters.register_loader("timestamptz", MomentLoader)
         self._release_guard()
         self._guard = guard_socket(connection.pgconn.socket)
         return connection

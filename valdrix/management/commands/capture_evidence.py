@@ -18,7 +18,7 @@ from governance.evidence.stress import StressTerms
 from valdrix.certification.commit import NoCommit
 from valdrix.certification.drill import DrillOrder, capture_key_rotation
 from valdrix.certification.green import CheckOrder, capture_ci_green, is_green
-from valdrix.certification.load import Server
+from valdrix.certification.load import NoAnswer, Server
 from valdrix.certification.own_database import find_own_state, run_on_own_database
 from valdrix.certification.provenance import BUILDER, AttestationOrder, capture_attestation
 from valdrix.certification.scenarios import NothingRan, capture_failure_injection, to_json
@@ -134,7 +134,10 @@ class Command(BaseCommand):
                 min_throughput_rps=options["min_throughput_rps"],
             ),
         )
-        document = capture_stress(order, clock=_now, tell=self.stderr.write)
+        try:
+            document = capture_stress(order, clock=_now, tell=self.stderr.write)
+        except NoAnswer as error:
+            raise CommandError(f"the load could not be made: {error}", returncode=1) from error
         return _Captured(document, document["meets_targets"] and document["preflight"]["passed"])
 
     def _server(self, options: dict[str, Any]) -> tuple[str, str]:
