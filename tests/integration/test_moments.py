@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from django.db import connection
-from psycopg import DataError
+from django.db import DataError, connection
 
 from valdrix.kernel.db import platform_transaction
 

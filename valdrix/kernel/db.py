@@ -159,20 +159,24 @@ def _send(statements: Sequence[Statement]) -> list[Rows]:
 @contextmanager
 def reading(tenant_id: uuid.UUID, *, limits: TimeLimits = ORDINARY) -> Iterator[None]:
     """Run a block that only reads one tenant's rows; the database refuses writes in it."""
-    with _django.atomic(durable=True):
-        with connection.cursor() as cursor:
-            text, parameters = _binding(tenant_id, limits)
-            cursor.execute(f"{text}, set_config('transaction_read_only', 'on', true)", parameters)
+    with _begun(tenant_id, limits, "BEGIN READ ONLY"):
         yield
 
 
 @contextmanager
 def snapshot_reading(tenant_id: uuid.UUID, *, limits: TimeLimits = LONG_READ) -> Iterator[None]:
     """Run a block whose every statement sees the same committed state of one tenant."""
+    with _begun(tenant_id, limits, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"):
+        yield
+
+
+@contextmanager
+def _begun(tenant_id: uuid.UUID, limits: TimeLimits, begin: str) -> Iterator[None]:
+    """Run a block in a transaction whose beginning and tenant are sent in one round trip."""
     with _django.atomic(durable=True):
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        _bind(tenant_id, limits)
+        # From here on the driver begins nothing by itself: BEGIN is the first statement sent.
+        connection.connection.autocommit = True
+        _send([(begin, ()), _binding(tenant_id, limits)])
         yield
 
 
