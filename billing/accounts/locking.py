@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import DatabaseError, OperationalError, connection
 
-from valdrix.kernel.db import Rows, Statement, sqlstate_of, transaction_required
+from valdrix.kernel.db import Rows, sqlstate_of, transaction_required
 from valdrix.kernel.metrics import GATE_LOCK_EVENTS
 from valdrix.kernel.problems import Refused
 
@@ -52,11 +52,6 @@ class AccountScope:
         self.team = team
 
 
-def lock_statement(scope: AccountScope, *, now: datetime) -> Statement:
-    """Return the lock of :func:`lock_accounts` as a statement to be sent with others."""
-    return _SELECT, _parameters(scope, now=now, locking=True)
-
-
 def lock_accounts(
     scope: AccountScope, *, now: datetime, rows: Rows | None = None
 ) -> list[uuid.UUID]:
@@ -64,7 +59,7 @@ def lock_accounts(
 
     The tenant's exposure account is among them always, and is opened the first time.
 
-    :param rows: what :func:`lock_statement` returned, where it was sent ahead.
+    :param rows: the ids and kinds of what a call sent ahead has locked.
     :raises GateLockTimeout: when ``lock_timeout`` runs out or a deadlock is broken.
     :raises GateLockContended: when even then there is no row to hold.
     """

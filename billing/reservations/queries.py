@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from django.db import DatabaseError, connection
 
 from billing.accounts.locking import GateLockContended
 from billing.reservations.domain import Change, ChargeState
-from valdrix.kernel.db import Rows, Statement, sqlstate_of, transaction_required
+from valdrix.kernel.db import Rows, sqlstate_of, transaction_required
 from valdrix.kernel.locks import LockClass, lock_keys, lock_numbers
 
 _CHANGE: Final = ", ".join(["%s"] * 12)
 _FIND: Final = f"SELECT * FROM billing_find_charges({_CHANGE})"  # noqa: S608 - a constant
 _LOCK: Final = f"SELECT * FROM billing_lock_charges(%s::bigint[], {_CHANGE})"  # noqa: S608
-_LOCK_KEYS: Final = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
 _CONTENDED: Final = "VX005"
 
 
@@ -25,22 +25,38 @@ def lock_change(change: Change) -> None:
     lock_keys(LockClass.CHANGE_KEY, change.tenant_id, change.lock_names())
 
 
-def lock_statement(change: Change, parent_decision_id: uuid.UUID | None) -> Statement:
-    """Return the lock of :func:`lock_charges` as a statement to be sent with others."""
-    numbers = lock_numbers(LockClass.CHANGE_KEY, change.tenant_id, change.lock_names())
-    return _LOCK, (numbers, *_parameters(change, parent_decision_id))
-
-
-def keys_statement(changes: Sequence[Change]) -> Statement:
+def lock_literal(changes: Sequence[Change]) -> str:
     """Return the locks of all names of several changes of one tenant, each once, in their order."""
-    tenant_id = changes[0].tenant_id
+    return f"{{{','.join(map(str, _lock_numbers(changes)))}}}"
+
+
+def describe(change: Change) -> dict[str, Any]:
+    """Return a change as the database's functions that begin a gate read it."""
+    return {
+        "shadow": change.is_shadow,
+        "computed": change.is_computed,
+        "fingerprint": change.fingerprint,
+        "run": change.run_id,
+        "project": change.project_id,
+        "environment": change.environment,
+        "action": change.action,
+        "reference": change.resource_reference,
+        "digest": change.digest,
+        "closes": change.closes_run,
+    }
+
+
+def take_rows(found: Sequence[Sequence[Any]] | None) -> Rows:
+    """Return the rows of charges as they came from the database, amounts as texts."""
+    return [
+        (is_parent, uuid.UUID(charge), uuid.UUID(family), *map(Decimal, amounts), is_computed)
+        for is_parent, charge, family, *amounts, is_computed in found or []
+    ]
+
+
+def _lock_numbers(changes: Sequence[Change]) -> list[int]:
     names = [name for change in changes for name in change.lock_names()]
-    return _LOCK_KEYS, (lock_numbers(LockClass.CHANGE_KEY, tenant_id, names),)
-
-
-def find_statement(change: Change) -> Statement:
-    """Return the read of a change's own charge, once its names are locked."""
-    return _FIND, _parameters(change, None)
+    return lock_numbers(LockClass.CHANGE_KEY, changes[0].tenant_id, names)
 
 
 def lock_charges(
@@ -52,14 +68,14 @@ def lock_charges(
     locked before all others, as settlement does it, so that the two can wait for one another but
     never in a circle.
 
-    :param rows: what :func:`lock_statement` returned, where it was sent ahead.
+    :param rows: what a call sent ahead has locked.
     :raises GateLockContended: when other charges take their place again and again.
     """
     transaction_required()
     if rows is not None:
         return _states(rows)
     try:
-        return _read(*lock_statement(change, parent_decision_id))
+        return _read(_LOCK, (_lock_numbers([change]), *_parameters(change, parent_decision_id)))
     except DatabaseError as error:
         refuse_contended(error)
         raise

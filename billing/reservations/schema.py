@@ -18,13 +18,6 @@ _CHANGE_NAMES: Final = """p_tenant, p_shadow, p_computed, p_fingerprint, p_run, 
 _CHARGES: Final = """TABLE (is_parent boolean, id uuid, family_id uuid, held_usd numeric,
     own_usd numeric, taken_usd numeric, change_is_computed boolean)"""
 
-_ORDERS: Final = """jsonb_to_recordset(p) AS o (opens boolean, charge uuid, family uuid,
-        parent uuid, tenant uuid, decision uuid, shadow boolean, project text, environment text,
-        action text, reference text, fingerprint text, digest text, computed boolean, run text,
-        adopts boolean, own numeric, taken numeric, month date, at timestamptz, due timestamptz,
-        accounts uuid[], kinds text[], amounts numeric[], pending numeric[], shadows numeric[],
-        credits numeric[])"""
-
 CREATE: Final = f"""
 CREATE FUNCTION billing_find_charges({_CHANGE}) RETURNS {_CHARGES}
 LANGUAGE plpgsql VOLATILE AS $$
@@ -89,64 +82,81 @@ BEGIN
     END LOOP;
     RAISE EXCEPTION 'other charges take the place of those locked' USING ERRCODE = 'VX005';
 END $$;
-
-CREATE FUNCTION billing_hold_all(p jsonb) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+"""
+HOLD: Final = """
+CREATE OR REPLACE FUNCTION billing_hold_all(p jsonb) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    charged integer;
-    wanted integer;
+    o record;
+    charged uuid[];
+    updated integer;
 BEGIN
-    INSERT INTO billing_charge (id, tenant_id, family_id, is_shadow, state, project_id,
-        environment, action, resource_reference, change_fingerprint, change_digest,
-        change_is_computed, run_id, held_usd, own_usd, taken_usd, family_held_usd, opened_at)
-    SELECT o.charge, o.tenant, o.family, o.shadow, 'active', o.project, o.environment, o.action,
-           o.reference, o.fingerprint, o.digest, o.computed, o.run, o.own + o.taken, o.own, 0,
-           CASE WHEN o.parent IS NULL THEN o.own ELSE 0 END, o.at
-      FROM {_ORDERS} WHERE o.opens;
-    IF p @> '[{{"opens": false}}]' THEN
-        -- No two questions of one transaction ask about the same change.
-        UPDATE billing_charge c
-           SET held_usd = c.held_usd + o.own + o.taken, own_usd = c.own_usd + o.own,
-               -- A stage with a computed digest names the change for later runs.
-               change_fingerprint = CASE WHEN o.adopts THEN o.fingerprint
-                                         ELSE c.change_fingerprint END,
-               change_digest = CASE WHEN o.adopts THEN o.digest ELSE c.change_digest END,
-               change_is_computed = c.change_is_computed OR o.adopts
-          FROM {_ORDERS} WHERE NOT o.opens AND c.id = o.charge;
-    END IF;
-    INSERT INTO billing_reservation (decision_id, tenant_id, charge_id, parent_charge_id, state,
-        own_usd, taken_usd, month, reserved_at, due_at)
-    SELECT o.decision, o.tenant, o.charge, o.parent, 'active', o.own, o.taken, o.month, o.at, o.due
-      FROM {_ORDERS};
-    INSERT INTO billing_reservation_line (reservation_id, tenant_id, account_id, kind, is_shadow,
-        state, position, amount_usd, posted_usd, month)
-    SELECT o.decision, o.tenant, l.account, l.kind, o.shadow, 'pending', l.place, l.amount, 0,
-           o.month
-      FROM {_ORDERS},
-           unnest(o.accounts, o.kinds, o.amounts) WITH ORDINALITY AS l (account, kind, amount, place);
+    FOR o IN
+        SELECT r.* FROM jsonb_to_recordset(p) AS r (opens boolean, charge uuid, family uuid,
+            parent uuid, tenant uuid, decision uuid, shadow boolean, project text,
+            environment text, action text, reference text, fingerprint text, digest text,
+            computed boolean, run text, adopts boolean, own numeric, taken numeric, month date,
+            at timestamptz, due timestamptz, accounts uuid[], kinds text[], amounts numeric[])
+    LOOP
+        IF o.opens THEN
+            INSERT INTO billing_charge (id, tenant_id, family_id, is_shadow, state, project_id,
+                environment, action, resource_reference, change_fingerprint, change_digest,
+                change_is_computed, run_id, held_usd, own_usd, taken_usd, family_held_usd,
+                opened_at)
+            VALUES (o.charge, o.tenant, o.family, o.shadow, 'active', o.project, o.environment,
+                o.action, o.reference, o.fingerprint, o.digest, o.computed, o.run,
+                o.own + o.taken, o.own, 0, CASE WHEN o.parent IS NULL THEN o.own ELSE 0 END, o.at);
+        ELSE
+            UPDATE billing_charge c
+               SET held_usd = c.held_usd + o.own + o.taken, own_usd = c.own_usd + o.own,
+                   -- A stage with a computed digest names the change for later runs.
+                   change_fingerprint = CASE WHEN o.adopts THEN o.fingerprint
+                                             ELSE c.change_fingerprint END,
+                   change_digest = CASE WHEN o.adopts THEN o.digest ELSE c.change_digest END,
+                   change_is_computed = c.change_is_computed OR o.adopts
+             WHERE c.id = o.charge;
+        END IF;
+        INSERT INTO billing_reservation (decision_id, tenant_id, charge_id, parent_charge_id,
+            state, own_usd, taken_usd, month, reserved_at, due_at)
+        VALUES (o.decision, o.tenant, o.charge, o.parent, 'active', o.own, o.taken, o.month, o.at,
+            o.due);
+        INSERT INTO billing_reservation_line (reservation_id, tenant_id, account_id, kind,
+            is_shadow, state, position, amount_usd, posted_usd, month)
+        SELECT o.decision, o.tenant, l.account, l.kind, o.shadow, 'pending', l.place, l.amount, 0,
+               o.month
+          FROM unnest(o.accounts, o.kinds, o.amounts) WITH ORDINALITY
+               AS l (account, kind, amount, place);
+        IF o.taken > 0 THEN
+            UPDATE billing_charge c SET taken_usd = c.taken_usd + o.taken WHERE c.id = o.parent;
+        END IF;
+        IF o.own > 0 AND NOT (o.opens AND o.parent IS NULL) THEN
+            UPDATE billing_charge c SET family_held_usd = c.family_held_usd + o.own
+             WHERE c.id = o.family;
+        END IF;
+    END LOOP;
+    SELECT array_agg(DISTINCT l.account) INTO charged
+      FROM jsonb_to_recordset(p) AS r (accounts uuid[], amounts numeric[]),
+           unnest(r.accounts, r.amounts) AS l (account, amount) WHERE l.amount > 0;
+    -- One statement, however many orders charge an account: each statement of this table has to
+    -- make its checks ready, which takes longer than all the rest of it.
     UPDATE billing_account a
-       SET pending_usd = a.pending_usd + d.pending,
-           shadow_pending_usd = a.shadow_pending_usd + d.shadow,
-           remaining_usd = a.remaining_usd - d.credit, reserved_usd = a.reserved_usd + d.credit
+       SET pending_usd = a.pending_usd + due.pending,
+           shadow_pending_usd = a.shadow_pending_usd + due.shadow,
+           remaining_usd = a.remaining_usd - due.credit,
+           reserved_usd = a.reserved_usd + due.credit
       FROM (SELECT l.account, sum(l.pending) AS pending, sum(l.shadow) AS shadow,
                    sum(l.credit) AS credit
-              FROM {_ORDERS}, unnest(o.accounts, o.pending, o.shadows, o.credits)
-                                AS l (account, pending, shadow, credit)
-             WHERE l.pending + l.shadow + l.credit > 0 GROUP BY l.account) AS d
-     WHERE a.id = d.account;
-    GET DIAGNOSTICS charged = ROW_COUNT;
-    SELECT count(DISTINCT l.account) INTO wanted
-      FROM {_ORDERS}, unnest(o.accounts, o.amounts) AS l (account, amount) WHERE l.amount > 0;
-    IF charged <> wanted THEN
-        RAISE EXCEPTION '% of % accounts were charged', charged, wanted USING ERRCODE = 'VX007';
+              FROM jsonb_to_recordset(p) AS r (accounts uuid[], pending numeric[],
+                                               shadows numeric[], credits numeric[]),
+                   unnest(r.accounts, r.pending, r.shadows, r.credits)
+                       AS l (account, pending, shadow, credit) GROUP BY l.account) AS due
+     WHERE a.id = due.account AND a.id = ANY (charged);
+    GET DIAGNOSTICS updated = ROW_COUNT;
+    IF updated <> coalesce(cardinality(charged), 0) THEN
+        RAISE EXCEPTION '% of % accounts were charged', updated, cardinality(charged)
+            USING ERRCODE = 'VX007';
     END IF;
-    IF EXISTS (SELECT FROM {_ORDERS} WHERE o.taken > 0 OR NOT (o.opens AND o.parent IS NULL)) THEN
-        UPDATE billing_charge c SET taken_usd = c.taken_usd + o.taken
-          FROM {_ORDERS} WHERE o.taken > 0 AND c.id = o.parent;
-        UPDATE billing_charge c SET family_held_usd = c.family_held_usd + o.own
-          FROM {_ORDERS}
-         WHERE o.own > 0 AND NOT (o.opens AND o.parent IS NULL) AND c.id = o.family;
-    END IF;
-END $$;"""
+END $$;
+"""
 DROP: Final = """
 DROP FUNCTION billing_hold_all;
 DROP FUNCTION billing_lock_charges;
@@ -156,4 +166,9 @@ DROP FUNCTION billing_find_charges;
 
 def create_reservation_functions() -> RunSQL:
     """Return the operation that creates them."""
-    return RunSQL(CREATE, DROP)
+    return RunSQL(CREATE + HOLD, DROP)
+
+
+def replace_hold_function() -> RunSQL:
+    """Return the operation that brings the function up to date in a database that has it."""
+    return RunSQL(HOLD, RunSQL.noop)

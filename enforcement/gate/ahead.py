@@ -1,6 +1,6 @@
 """Reading ahead: what one evaluation claims, locks and reads, in a single round trip.
 
-The statements are those of the steps, in the same order and each on what was committed before it
+It locks and reads as the steps do, in the same order and each on what was committed before it
 began; what comes back is handed to the step that would have asked. The question is put under the
 policy that the process saw last, and the first thing read is whether that policy still governs.
 """
@@ -11,24 +11,25 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from billing.accounts import locking
+import msgspec
+
 from billing.accounts.domain import EXPOSURE
 from billing.accounts.locking import AccountScope
 from billing.reservations import queries as charges
 from billing.reservations.domain import Change
-from enforcement.gate import sharing, snapshot
+from enforcement.gate import snapshot
 from enforcement.gate.ask import Ask
 from enforcement.gate.decision import Outcome
 from enforcement.gate.inputs import GateInput, normalise, sent_sha256
 from enforcement.gate.lastknown import last_known
 from enforcement.gate.sharing import build_change
 from enforcement.idempotency.domain import stored_key
-from enforcement.idempotency.operations import Claim, claim_statement
+from enforcement.idempotency.operations import Claim
 from governance.policies.governing import GoverningPolicy
-from governance.policies.queries import policy_statement, take_policy
-from valdrix.kernel.db import Rows, Statement
+from governance.policies.queries import take_policy
+from valdrix.kernel.db import Call, Rows
 from valdrix.kernel.problems import Refused
 
 
@@ -95,6 +96,9 @@ class Ahead:
 NOTHING = Ahead()
 
 
+_BEGIN: Final = "SELECT enforcement_gate_begin(%s::jsonb)"
+
+
 def question_ahead(ask: Ask) -> Question | None:
     """Return the question under the policy that this process saw last, to be checked soon after.
 
@@ -152,50 +156,45 @@ def _build_claim(ask: Ask, gate_input: GateInput) -> Claim | None:
     )
 
 
-def build_statements(question: Question, now: datetime) -> list[Statement]:
-    """Return the statements of one evaluation up to its decision, in the order of the locks."""
-    statements = [
-        policy_statement(question.scope.tenant_id, now, known=question.governing),
-        sharing.lock_statement(question.change, question.gate_input.parent_decision_id),
-        locking.lock_statement(question.scope, now=now),
-        snapshot.read_statement(question.scope, now=now),
-    ]
-    if question.claim is not None:
-        statements.insert(1, claim_statement(question.claim))
-    return statements
+def build_call(questions: Sequence[Question], now: datetime) -> Call:
+    """Return the call that claims, locks and reads for questions about the same accounts.
 
-
-def take(question: Question, now: datetime, rows: Sequence[Rows]) -> tuple[GoverningPolicy, Ahead]:
-    """Return what governs the tenant, and what was read ahead."""
-    (policy,), *_, shared, accounts, (read,) = rows
-    governing = take_policy(question.scope.tenant_id, policy, known=question.governing)
-    return governing, Ahead(charges=shared, accounts=accounts, snapshot=read, at=now)
-
-
-def build_joint_statements(questions: Sequence[Question], now: datetime) -> list[Statement]:
-    """Return the statements of several questions about the same accounts: each lock is taken once.
-
-    Keys come first, sorted, then the names of all changes, then the accounts.
+    Each lock is taken once, in their order: keys first, sorted, then the names of all changes, then
+    the accounts.
     """
     first = questions[0]
     claims = [one.claim for one in questions if one.claim is not None]
     changes = [one.change for one in questions]
-    return [
-        policy_statement(first.scope.tenant_id, now, known=first.governing),
-        *map(claim_statement, sorted(claims, key=lambda one: (one.source, one.stored_key))),
-        charges.keys_statement(changes),
-        *(charges.find_statement(change) for change in changes),
-        locking.lock_statement(first.scope, now=now),
-        snapshot.read_statement(first.scope, now=now),
-    ]
+    month, since, until = snapshot.period(now)
+    document = {
+        "now": now,
+        "known": first.governing.sha256,
+        "claims": sorted(claims, key=lambda one: (one.source, one.stored_key)),
+        "locks": charges.lock_literal(changes),
+        "changes": [charges.describe(change) for change in changes],
+        "parent": first.gate_input.parent_decision_id,
+        "project": first.scope.project_id,
+        "environment": first.scope.environment,
+        "team": first.scope.team,
+        "month": month,
+        "since": since,
+        "until": until,
+    }
+    return _BEGIN, msgspec.json.encode(document).decode()
 
 
-def take_joint(
-    questions: Sequence[Question], now: datetime, rows: Sequence[Rows]
-) -> tuple[GoverningPolicy, Ahead, list[Rows]]:
-    """Return what governs, what was read for all, and the charges that each change has already."""
-    (policy,), accounts, (read,) = rows[0], rows[-2], rows[-1]
+def take(
+    questions: Sequence[Question], now: datetime, answer: Sequence[Any]
+) -> tuple[GoverningPolicy, Ahead, bool]:
+    """Return what governs, what was read ahead, and whether one of several has a charge already."""
+    policy, found, accounts, read = answer
     first = questions[0]
     governing = take_policy(first.scope.tenant_id, policy, known=first.governing)
-    found = list(rows[-2 - len(questions) : -2])
-    return governing, Ahead(charges=[], accounts=accounts, snapshot=read, at=now), found
+    is_alone = len(questions) == 1
+    taken = Ahead(
+        charges=charges.take_rows(found) if is_alone else [],
+        accounts=snapshot.take_accounts(accounts),
+        snapshot=tuple(read),
+        at=now,
+    )
+    return governing, taken, not is_alone and found is not None

@@ -185,9 +185,9 @@ def _evaluate_ahead(question: Question, budget: TimeBudget, timer: Timer) -> dic
     now = ask.clock()
     try:
         with transaction_together(
-            ask.tenant_id, limits=budget.limits(timer), first=ahead.build_statements(question, now)
+            ask.tenant_id, limits=budget.limits(timer), first=ahead.build_call([question], now)
         ) as together:
-            governing, read = ahead.take(question, now, together.rows)
+            governing, read, _ = ahead.take([question], now, together.answer)
             last_known.keep(ask.tenant_id, governing)
             if not governing.governs_as(question.governing):
                 raise _PolicyMoved

@@ -1,4 +1,4 @@
-"""The gate's part of the database schema: its one read, planned once a session."""
+"""The gate's part of the database schema: what it locks and reads, planned once a session."""
 
 from __future__ import annotations
 
@@ -31,6 +31,66 @@ END $$;
 """
 
 
+# Everything up to the decision in one call. Each statement in it sees what was committed before it
+# began, so that what is read last is read behind the locks.
+BEGIN: Final = """
+CREATE OR REPLACE FUNCTION enforcement_gate_begin(p jsonb) RETURNS json
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    tenant uuid := valdrix_current_tenant();
+    moment timestamptz := p->>'now';
+    locks bigint[] := p->>'locks';
+    claim jsonb;
+    change jsonb;
+    policy json;
+    charges json;
+    accounts json;
+    ids uuid[];
+    snapshot json;
+BEGIN
+    SELECT json_build_array(g.number, g.sha256, g.schema_version, g.canonical_json, g.forced_modes)
+      INTO policy FROM governance_read_policy(tenant, moment, p->>'known') g;
+    FOR claim IN SELECT * FROM jsonb_array_elements(p->'claims') LOOP
+        PERFORM enforcement_claim_key(tenant, claim->>'source', claim->>'stored_key',
+            claim->>'request_fingerprint', claim->>'sent_sha256', (claim->>'decision_id')::uuid,
+            (claim->>'claimed_at')::timestamptz);
+    END LOOP;
+    IF jsonb_array_length(p->'changes') = 1 THEN
+        change := p->'changes'->0;
+        SELECT json_agg(json_build_array(f.is_parent, f.id, f.family_id, f.held_usd::text,
+                   f.own_usd::text, f.taken_usd::text, f.change_is_computed))
+          INTO charges
+          FROM billing_lock_charges(locks, tenant, (change->>'shadow')::boolean,
+               (change->>'computed')::boolean, change->>'fingerprint', change->>'run',
+               change->>'project', change->>'environment', change->>'action',
+               change->>'reference', change->>'digest', (change->>'closes')::boolean,
+               (p->>'parent')::uuid) f;
+    ELSE
+        -- Many changes that nobody has a charge of yet; of one that has, its question is put alone.
+        PERFORM pg_advisory_xact_lock(key) FROM unnest(locks) AS key;
+        SELECT json_agg(f.id) INTO charges
+          FROM jsonb_array_elements(p->'changes') AS c,
+               LATERAL billing_find_charges(tenant, (c->>'shadow')::boolean,
+                   (c->>'computed')::boolean, c->>'fingerprint', c->>'run', c->>'project',
+                   c->>'environment', c->>'action', c->>'reference', c->>'digest',
+                   (c->>'closes')::boolean, NULL) f;
+    END IF;
+    SELECT array_agg(a.id), json_agg(json_build_array(a.id, a.kind)) INTO ids, accounts
+      FROM billing_gate_accounts(tenant, p->>'project', p->>'environment', p->>'team', moment,
+                                 true) a;
+    SELECT json_build_array(s.accounts, s.costs, s.tier, s.policy_version) INTO snapshot
+      FROM enforcement_gate_snapshot(tenant, p->>'project', ids, (p->>'month')::date,
+                                     (p->>'since')::date, (p->>'until')::date) s;
+    RETURN json_build_array(policy, charges, accounts, snapshot);
+END $$;
+"""
+
+
 def create_gate_functions() -> RunSQL:
     """Return the operation that creates them; they run with the caller's rights."""
     return RunSQL(SNAPSHOT, "DROP FUNCTION enforcement_gate_snapshot;")
+
+
+def create_begin_function() -> RunSQL:
+    """Return the operation that creates the call which begins a gate, with the caller's rights."""
+    return RunSQL(BEGIN, "DROP FUNCTION enforcement_gate_begin;")

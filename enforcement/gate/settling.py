@@ -94,15 +94,15 @@ def _settle_jointly(batch: list[Waiting], steps: Steps) -> None:
     """
     leader, questions = batch[0], [one.question for one in batch]
     tenant_id, now = leader.question.ask.tenant_id, leader.question.ask.clock()
-    first = ahead.build_joint_statements(questions, now)
+    first = ahead.build_call(questions, now)
     try:
         with transaction_together(
             tenant_id, limits=leader.budget.limits(leader.timer), first=first
         ) as together:
-            governing, read, found = ahead.take_joint(questions, now, together.rows)
+            governing, read, found = ahead.take(questions, now, together.answer)
             last_known.keep(tenant_id, governing)
             is_current = all(governing.governs_as(one.governing) for one in questions)
-            if any(found) or not is_current or not read.is_whole:
+            if found or not is_current or not read.is_whole:
                 raise Alone
             responses = []
             for one in batch:

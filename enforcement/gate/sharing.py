@@ -14,7 +14,7 @@ from billing.reservations.domain import Change, ChargeState
 from enforcement.gate.decision import SHADOW, Sharing
 from enforcement.gate.inputs import GateInput
 from governance.policies.governing import GoverningPolicy
-from valdrix.kernel.db import Rows, Statement
+from valdrix.kernel.db import Rows
 from valdrix.kernel.money import ZERO
 
 # What nobody has approved, or what was approved and is not spent yet, cannot let another question
@@ -99,15 +99,10 @@ def lock_sharers(
 ) -> Sharers:
     """Lock the change's own names, then the charges that it may share, in that order.
 
-    :param rows: what :func:`lock_statement` returned, where it was sent ahead.
+    :param rows: the charges that a call sent ahead has locked.
     """
     parent = _identity(parent_decision_id)
     return Sharers(change, *charges.lock_charges(change, parent, rows=rows))
-
-
-def lock_statement(change: Change, parent_decision_id: str | None) -> Statement:
-    """Return the locks of :func:`lock_sharers` as a statement to be sent with others."""
-    return charges.lock_statement(change, _identity(parent_decision_id))
 
 
 def find_sharers(change: Change, parent_decision_id: str | None) -> Sharers:

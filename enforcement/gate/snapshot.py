@@ -21,25 +21,18 @@ from billing.accounts.domain import (
     GrantState,
     month_of,
 )
-from billing.accounts.locking import AccountScope
 from billing.plans.domain import FREE, MONTHLY_EXPOSURE_CEILING_USD
 from billing.reservations.models import CREDIT_KINDS
 from enforcement.gate.context import HISTORY_DAYS, ComputedContext, DayCost, build_context
 from enforcement.gate.inputs import GateInput
 from enforcement.gate.waterfall import Accounts, Hold
 from governance.policies.domain import Policy
-from valdrix.kernel.db import Rows, Statement
+from valdrix.kernel.db import Rows
 from valdrix.kernel.money import ZERO
 
 _READ: Final = """
 SELECT accounts, costs, tier, policy_version
   FROM enforcement_gate_snapshot(valdrix_current_tenant(), %s, %s::uuid[], %s, %s, %s)
-"""
-# The accounts that were locked by the statement before it, by the same scope and moment.
-_READ_SCOPE: Final = """
-SELECT accounts, costs, tier, policy_version
-  FROM enforcement_gate_snapshot(%s, %s,
-       (SELECT array_agg(id) FROM billing_gate_accounts(%s, %s, %s, %s, %s, false)), %s, %s, %s)
 """
 
 
@@ -56,12 +49,6 @@ class Snapshot:
     policy_version: int
 
 
-def read_statement(scope: AccountScope, *, now: datetime) -> Statement:
-    """Return the read of :func:`read_snapshot` as a statement to be sent behind the locks."""
-    chosen = (scope.tenant_id, scope.project_id, scope.environment, scope.team, now)
-    return _READ_SCOPE, (scope.tenant_id, scope.project_id, *chosen, *_period(now))
-
-
 def read_snapshot(
     *,
     gate_input: GateInput,
@@ -74,12 +61,12 @@ def read_snapshot(
 
     :param account_ids: the locked accounts; of a dry run the ones that would be locked.
     :param now: the clock, read after the locks.
-    :param row: what :func:`read_statement` returned, where it was sent ahead on the same day; it is
-        read again where the accounts are not the locked ones.
+    :param row: what was read ahead on the same day; it is read again where the accounts are not
+        the locked ones.
     """
     if row is None or [account_id for account_id, _ in accounts_of(row)] != account_ids:
         with connection.cursor() as cursor:
-            cursor.execute(_READ, [gate_input.project_id, account_ids, *_period(now)])
+            cursor.execute(_READ, [gate_input.project_id, account_ids, *period(now)])
             row = cursor.fetchone()
     rows, costs, tier, policy_version = row
     days = None if costs is None else [_day(row) for row in costs]
@@ -120,6 +107,11 @@ def after_holds(row: tuple[Any, ...], holds: Sequence[Hold], *, is_shadow: bool)
     return (left, *row[1:])
 
 
+def take_accounts(found: Sequence[Sequence[Any]] | None) -> Rows:
+    """Return the ids and kinds of accounts as they came from the database."""
+    return [(uuid.UUID(account_id), kind) for account_id, kind in found or []]
+
+
 def accounts_of(row: tuple[Any, ...]) -> Rows:
     """Return the ids and kinds of the accounts that were read."""
     return [(uuid.UUID(account[1]), account[0]) for account in row[0] or []]
@@ -129,7 +121,7 @@ _PENDING, _SHADOW, _REMAINING = 7, 10, 14
 """Places of an account's amounts in what is read of it."""
 
 
-def _period(now: datetime) -> tuple[date, date, date]:
+def period(now: datetime) -> tuple[date, date, date]:
     """Return the month, and the first and the last day of the costs that count at a moment."""
     today = now.astimezone(UTC).date()
     return month_of(now), today - timedelta(days=HISTORY_DAYS - 1), today

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.db import connection
 
-from valdrix.kernel.db import Statement, transaction_required
+from valdrix.kernel.db import transaction_required
 from valdrix.kernel.problems import Refused
 
 _CLAIM = """
@@ -23,7 +23,6 @@ SELECT k.request_fingerprint, k.sent_sha256, d.response_json
 """
 
 
-_CLAIM_OR_FAIL = "SELECT enforcement_claim_key(%s, %s, %s, %s, %s, %s, %s)"
 KEY_TAKEN = "VX006"
 """SQLSTATE of a claim that was sent together with other statements and found its key taken."""
 
@@ -45,19 +44,6 @@ class Claim:
     sent_sha256: str
     decision_id: uuid.UUID
     claimed_at: datetime
-
-
-def claim_statement(claim: Claim) -> Statement:
-    """Return the claim as a statement that fails, and what follows it, where the key is taken."""
-    return _CLAIM_OR_FAIL, (
-        claim.tenant_id,
-        claim.source,
-        claim.stored_key,
-        claim.request_fingerprint,
-        claim.sent_sha256,
-        claim.decision_id,
-        claim.claimed_at,
-    )
 
 
 def claim_key(*, claim: Claim) -> str | None:

@@ -10,33 +10,53 @@ from enforcement.ledger.domain import COLUMNS
 
 _ARRAY_COLUMN: Final = "reason_codes"
 
-_PROJECTIONS: Final = "\n".join(
-    f"    NEW.{name} := ARRAY(SELECT jsonb_array_elements_text(entry->'{name}'));"
-    if name == _ARRAY_COLUMN
-    else f"    NEW.{name} := entry->>'{name}';"
-    for name in COLUMNS
+# The members of a canonical entry in the order of RFC 8785, each as its value's JSON text; of an
+# array's items, which are texts, only the blanks between them differ.
+_MEMBERS: Final = ",\n           ".join(
+    (f"'\"{name}\":', " if place == 0 else f"',\"{name}\":', ")
+    + (
+        f"replace((entry->'{name}')::text, '\", \"', '\",\"')"
+        if name == _ARRAY_COLUMN
+        else f"entry->'{name}'"
+    )
+    for place, name in enumerate(sorted((*COLUMNS, "sequence", "tenant_id")))
 )
 
-# The members of a canonical entry in the order of RFC 8785, each as its value's JSON text.
-_MEMBERS: Final = " || ',' ||\n        ".join(
-    f"'\"{name}\":' || "
-    + (
-        f"'[' || coalesce((SELECT string_agg(item::text, ',' ORDER BY place) FROM"
-        f" jsonb_array_elements(entry->'{name}') WITH ORDINALITY AS t (item, place)), '') || ']'"
-        if name == _ARRAY_COLUMN
-        else f"coalesce((entry->'{name}')::text, '?')"
-    )
-    for name in sorted((*COLUMNS, "sequence", "tenant_id"))
-)
+CHAIN: Final = f"""
+CREATE OR REPLACE FUNCTION enforcement_chain_ledger_entry() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    entry jsonb := NEW.canonical::jsonb;
+    place bigint := CASE WHEN jsonb_typeof(entry->'sequence') = 'number'
+                         THEN (entry->>'sequence')::bigint END;
+BEGIN
+    IF NEW.tenant_id IS DISTINCT FROM valdrix_current_tenant()
+       OR (entry->>'tenant_id')::uuid IS DISTINCT FROM NEW.tenant_id
+       OR NEW.entry_hash IS DISTINCT FROM
+          sha256(NEW.prev_hash || convert_to(NEW.canonical, 'UTF8'))
+       -- Only canonical text with all members and no others: nothing that no verifier accepts.
+       -- PostgreSQL spells strings, integers, true, false and null as RFC 8785 does, and leaves
+       -- out what is missing.
+       OR NEW.canonical IS DISTINCT FROM concat('{{',
+           {_MEMBERS}, '}}')
+    THEN
+        place := NULL;
+    ELSE
+        UPDATE enforcement_ledger_head h SET sequence = place, entry_hash = NEW.entry_hash
+         WHERE h.tenant_id = NEW.tenant_id
+           AND h.sequence = place - 1 AND h.entry_hash = NEW.prev_hash;
+    END IF;
+    IF place IS NULL OR NOT FOUND THEN
+        RAISE EXCEPTION 'the entry does not continue the ledger after sequence %',
+            coalesce((SELECT h.sequence FROM enforcement_ledger_head h
+                       WHERE h.tenant_id = NEW.tenant_id), 0) USING ERRCODE = 'VX003';
+    END IF;
+    -- Every other column repeats a member of what was hashed.
+    RETURN jsonb_populate_record(NEW, entry);
+END $$;
+"""
 
 CREATE: Final = f"""
-CREATE FUNCTION enforcement_canonical_ledger_entry(entry jsonb) RETURNS text
-LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    -- PostgreSQL spells strings, integers, true, false and null as RFC 8785 does.
-    RETURN '{{' || {_MEMBERS} || '}}';
-END $$;
-
 CREATE FUNCTION enforcement_lock_ledger_head(OUT sequence bigint, OUT entry_hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 #variable_conflict use_column
@@ -55,36 +75,7 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION enforcement_chain_ledger_entry() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    head enforcement_ledger_head%ROWTYPE;
-    entry jsonb := NEW.canonical::jsonb;
-BEGIN
-    SELECT * INTO head FROM enforcement_ledger_head
-     WHERE tenant_id = NEW.tenant_id FOR UPDATE;
-    IF NOT FOUND
-       OR NEW.tenant_id IS DISTINCT FROM valdrix_current_tenant()
-       OR (entry->>'tenant_id')::uuid IS DISTINCT FROM NEW.tenant_id
-       OR jsonb_typeof(entry->'sequence') IS DISTINCT FROM 'number'
-       OR (entry->>'sequence')::bigint IS DISTINCT FROM head.sequence + 1
-       OR NEW.prev_hash IS DISTINCT FROM head.entry_hash
-       OR NEW.entry_hash IS DISTINCT FROM
-          sha256(head.entry_hash || convert_to(NEW.canonical, 'UTF8'))
-       -- Only canonical text with all members and no others: nothing that no verifier accepts.
-       OR NEW.canonical IS DISTINCT FROM enforcement_canonical_ledger_entry(entry)
-    THEN
-        RAISE EXCEPTION 'the entry does not continue the ledger after sequence %',
-            coalesce(head.sequence, 0) USING ERRCODE = 'VX003';
-    END IF;
-    NEW.sequence := head.sequence + 1;
-{_PROJECTIONS}
-    UPDATE enforcement_ledger_head
-       SET sequence = NEW.sequence, entry_hash = NEW.entry_hash
-     WHERE tenant_id = NEW.tenant_id;
-    RETURN NEW;
-END $$;
-
+{CHAIN}
 CREATE TRIGGER enforcement_ledger_entry_chain BEFORE INSERT ON enforcement_ledger_entry
     FOR EACH ROW EXECUTE FUNCTION enforcement_chain_ledger_entry();
 ALTER TABLE enforcement_ledger_entry ENABLE ALWAYS TRIGGER enforcement_ledger_entry_chain;
@@ -92,7 +83,6 @@ ALTER TABLE enforcement_ledger_entry ENABLE ALWAYS TRIGGER enforcement_ledger_en
 DROP: Final = """
 DROP TRIGGER enforcement_ledger_entry_chain ON enforcement_ledger_entry;
 DROP FUNCTION enforcement_chain_ledger_entry();
-DROP FUNCTION enforcement_canonical_ledger_entry(jsonb);
 DROP FUNCTION enforcement_lock_ledger_head();
 """
 
@@ -103,11 +93,13 @@ def create_ledger_functions() -> RunSQL:
 
 
 APPEND: Final = """
-CREATE FUNCTION enforcement_append_ledger(p json) RETURNS bigint
+CREATE OR REPLACE FUNCTION enforcement_append_ledger(p json) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
+    tenant uuid := valdrix_current_tenant();
     place bigint;
     previous bytea;
+    chained bytea;
     entry text;
     parts json;
 BEGIN
@@ -116,10 +108,10 @@ BEGIN
         place := place + 1;
         -- What stands before an entry's sequence, and what behind it.
         entry := (parts ->> 0) || place || (parts ->> 1);
+        chained := sha256(previous || convert_to(entry, 'UTF8'));
         INSERT INTO enforcement_ledger_entry (tenant_id, canonical, prev_hash, entry_hash)
-        VALUES (valdrix_current_tenant(), entry, previous,
-                sha256(previous || convert_to(entry, 'UTF8')))
-        RETURNING entry_hash INTO previous;
+        VALUES (tenant, entry, previous, chained);
+        previous := chained;
     END LOOP;
     RETURN place;
 END $$;
@@ -132,3 +124,11 @@ def create_append_function() -> RunSQL:
     It runs with the caller's rights: the trigger above judges what it writes like anything else.
     """
     return RunSQL(APPEND, "DROP FUNCTION enforcement_append_ledger;")
+
+
+def replace_ledger_functions() -> RunSQL:
+    """Return the operation that brings the functions up to date in a database that has them."""
+    return RunSQL(
+        f"{CHAIN}{APPEND}DROP FUNCTION IF EXISTS enforcement_canonical_ledger_entry(jsonb);",
+        RunSQL.noop,
+    )

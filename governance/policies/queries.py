@@ -23,7 +23,7 @@ from governance.policies.governing import (
 from governance.policies.models import PolicyVersion
 from governance.tenants.models import Tenant
 from valdrix.kernel import strict_json
-from valdrix.kernel.db import Statement, transaction_required
+from valdrix.kernel.db import transaction_required
 from valdrix.kernel.problems import NotFound
 
 _REMEMBERED_TENANTS: Final = 512
@@ -82,20 +82,10 @@ def read_governing_policy(tenant_id: uuid.UUID, now: datetime) -> GoverningPolic
     return _governing(*_read(tenant_id, now))
 
 
-def policy_statement(
-    tenant_id: uuid.UUID, now: datetime | None, *, known: LivePolicy | GoverningPolicy | None
-) -> Statement:
-    """Return the read of :func:`read_governing_policy` as a statement to be sent with others.
-
-    :param known: the policy whose document need not be sent again.
-    """
-    return _READ_GOVERNING, (tenant_id, now, None if known is None else known.sha256)
-
-
 def take_policy(
     tenant_id: uuid.UUID, row: Sequence[Any], *, known: LivePolicy | GoverningPolicy | None
 ) -> GoverningPolicy:
-    """Return what governs a tenant by the row that :func:`policy_statement` returned.
+    """Return what governs a tenant by what ``governance_read_policy`` returned.
 
     :raises InvalidPolicy: when the stored document does not parse.
     """
@@ -135,7 +125,8 @@ def _read(
     transaction_required()
     known = _memory.find(tenant_id)
     with connection.cursor() as cursor:
-        cursor.execute(*policy_statement(tenant_id, now, known=known))
+        known_sha256 = None if known is None else known.sha256
+        cursor.execute(_READ_GOVERNING, [tenant_id, now, known_sha256])
         return _take(tenant_id, cursor.fetchone(), known)
 
 

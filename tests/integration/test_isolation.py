@@ -270,7 +270,7 @@ def test_time_limits_end_with_their_transaction(pair: Pair) -> None:
     limits = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
     before = fetch_all(limits)
     with transaction(pair.own.id):
-        assert fetch_all(limits) == [("2s", "30s")]
+        assert fetch_all(limits) == [("5s", "30s")]
     assert fetch_all(limits) == before
 
 

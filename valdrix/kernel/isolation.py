@@ -13,19 +13,23 @@ from django.conf import settings
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import RunPython, RunSQL
 
-CREATE_FUNCTIONS: Final = """
-CREATE FUNCTION valdrix_current_tenant() RETURNS uuid
+TENANT: Final = """
+CREATE OR REPLACE FUNCTION valdrix_refuse_no_tenant() RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
-DECLARE
-    -- After SET LOCAL ends the setting is '' rather than NULL, hence nullif.
-    tenant text := nullif(current_setting('valdrix.tenant', true), '');
 BEGIN
-    IF tenant IS NULL THEN
-        RAISE EXCEPTION 'no tenant is set for this transaction' USING ERRCODE = 'VX001';
-    END IF;
-    RETURN tenant::uuid;
+    RAISE EXCEPTION 'no tenant is set for this transaction' USING ERRCODE = 'VX001';
 END $$;
 
+-- One expression, which the planner puts in the place of the call: it is asked for every row that a
+-- policy looks at. After SET LOCAL ends the setting is '' rather than NULL, hence nullif.
+CREATE OR REPLACE FUNCTION valdrix_current_tenant() RETURNS uuid
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN coalesce(nullif(current_setting('valdrix.tenant', true), ''),
+                valdrix_refuse_no_tenant())::uuid;
+"""
+CREATE_FUNCTIONS: Final = (
+    TENANT
+    + """
 CREATE FUNCTION valdrix_refuse_change() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -33,8 +37,10 @@ BEGIN
         USING ERRCODE = 'VX002';
 END $$;
 """
+)
 DROP_FUNCTIONS: Final = """
 DROP FUNCTION valdrix_current_tenant();
+DROP FUNCTION valdrix_refuse_no_tenant();
 DROP FUNCTION valdrix_refuse_change();
 """
 
@@ -42,6 +48,11 @@ DROP FUNCTION valdrix_refuse_change();
 def create_functions() -> RunSQL:
     """Return the operation that creates the functions which the others call."""
     return RunSQL(CREATE_FUNCTIONS, DROP_FUNCTIONS)
+
+
+def replace_tenant_function() -> RunSQL:
+    """Return the operation that brings the function up to date in a database that has it."""
+    return RunSQL(TENANT, RunSQL.noop)
 
 
 def isolate(table: str, *, column: str = "tenant_id") -> RunSQL:
