@@ -213,7 +213,8 @@ def _begun(tenant_id: uuid.UUID, limits: TimeLimits, begin: str) -> Iterator[Non
     with _django.atomic(durable=True):
         # From here on the driver begins nothing by itself: BEGIN is the first statement sent.
         connection.connection.autocommit = True
-        _send([(begin, ()), _binding(tenant_id, limits)])
+        text, values = _binding(tenant_id, limits)
+        _exchange([begin, _fill(text, *values)])
         yield
 
 
