@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+_AT_ONCE: Final = "WEB_REQUESTS_AT_ONCE"
 
 accesslog = "-"
 # The path without its query: whoever puts a credential there must not find it in a log.
@@ -16,7 +17,11 @@ access_log_format = '%(h)s %(t)s "%(m)s %(U)s" %(s)s %(B)s %(M)sms'
 
 
 def on_starting(server: Any) -> None:
-    """Give the workers a directory in which their counts are kept, before the first is made."""
+    """Give the workers a directory in which their counts are kept, before the first is made.
+
+    And say how many requests each takes: one thread in nine is left to refuse the others.
+    """
+    os.environ.setdefault(_AT_ONCE, str(max(2, server.cfg.threads * 8 // 9)))
     if not os.environ.get(_METRICS_DIRECTORY):
         server.valdrix_metrics = tempfile.mkdtemp(prefix="valdrix-metrics-")
         os.environ[_METRICS_DIRECTORY] = server.valdrix_metrics

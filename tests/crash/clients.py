@@ -24,7 +24,12 @@ PAUSE_SECONDS = 0.03
 REPEATED, SETTLED = 0.1, 0.3
 """How often a client asks an old key again, and settles what it holds."""
 
-NOT_NOW = {(503, "database_unavailable"), (504, "statement_timeout"), (409, "gate_lock_timeout")}
+NOT_NOW = {
+    (503, "database_unavailable"),
+    (503, "overloaded"),
+    (504, "statement_timeout"),
+    (409, "gate_lock_timeout"),
+}
 """Answers that promise nothing and ask to come again."""
 
 

@@ -107,3 +107,16 @@ def test_the_rules_ask_for_series_that_are_exposed(api: Api) -> None:
     asked = set(re.findall(own, expressions))
     assert asked
     assert asked - exposed_series(api) == set()
+
+
+def test_the_rules_select_by_labels_that_are_exposed() -> None:
+    source = (PROJECT / "valdrix" / "kernel" / "metrics.py").read_text()
+    declared = {
+        name: set(re.findall(r'"(\w+)"', labels))
+        for name, labels in re.findall(r'\(\s*"([a-z_]+)",\s*"[^"]*",\s*(?:\(([^)]*)\))?', source)
+    }
+    selected = re.findall(r"\b([a-z_]+?)(?:_total|_bucket|_count)?\{([^}]*)\}", RULES.read_text())
+    own = [(name, labels) for name, labels in selected if name in declared]
+    assert len(own) >= 5
+    for name, labels in own:
+        assert set(re.findall(r"(\w+)\s*=", labels)) <= declared[name], (name, labels)

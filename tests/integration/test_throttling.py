@@ -218,6 +218,8 @@ def test_without_trust_no_header_is_believed(settings: Any) -> None:
         ("ENFORCEMENT_RUN_TASK_HOSTS", "https://app.terraform.io"),
         ("SECRET_SEALING_KEYS", "short"),
         ("PUBLIC_URL", "valdrix.test"),
+        ("WEB_REQUESTS_AT_ONCE", "1"),
+        ("WEB_OTHERS_AT_ONCE", "64"),
     ],
 )
 def test_a_bad_setting_refuses_to_start_and_is_named(name: str, value: str) -> None:

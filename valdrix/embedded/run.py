@@ -178,7 +178,7 @@ class Run:
             # Threads of one process settle together what they ask about the same accounts.
             "--worker-class=gthread",
             f"--workers={os.environ.get('WEB_CONCURRENCY', '2')}",
-            f"--threads={os.environ.get('WEB_THREADS', '32')}",
+            f"--threads={os.environ.get('WEB_THREADS', '72')}",
             "--timeout=60",
             "--graceful-timeout=5",
             "--config=python:valdrix.gunicorn_conf",

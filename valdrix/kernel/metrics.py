@@ -85,6 +85,11 @@ RECONCILIATIONS: Final = Counter(
 RATE_LIMIT_REJECTIONS: Final = Counter(
     "rate_limit_rejections", "Requests refused because a limit was used up.", ("limit",)
 )
+REQUESTS_SHED: Final = Counter(
+    "valdrix_ops_requests_shed",
+    "Requests refused because too many were in progress: gates, and others before them.",
+    ("kind",),
+)
 THROTTLE_FAILURES: Final = Counter(
     "valdrix_ops_throttle_failures", "Times that counting failed and let pass.", ("store",)
 )

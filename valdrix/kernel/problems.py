@@ -102,6 +102,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "internal_error": 500,
     "database_unavailable": 503,
     "not_ready": 503,
+    "overloaded": 503,
     "sealing_key_missing": 503,
     "signing_key_missing": 503,
     "workload_issuer_unavailable": 503,

@@ -353,6 +353,15 @@ ENFORCEMENT_GLOBAL_ABUSE_GUARD_ENABLED = _flag(
 ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP = _number(
     "ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP", default=120_000, minimum=60, maximum=10_000_000
 )
+# How many requests one process takes at once; gunicorn_conf sets the first by the threads there are.
+WEB_REQUESTS_AT_ONCE = _number("WEB_REQUESTS_AT_ONCE", default=64, minimum=2, maximum=10_000)
+WEB_OTHERS_AT_ONCE = _number(
+    "WEB_OTHERS_AT_ONCE", default=WEB_REQUESTS_AT_ONCE // 2, minimum=1, maximum=10_000
+)
+if WEB_OTHERS_AT_ONCE >= WEB_REQUESTS_AT_ONCE:
+    raise ImproperlyConfigured(
+        "WEB_OTHERS_AT_ONCE must be below WEB_REQUESTS_AT_ONCE: the rest is kept for gates"
+    )
 # All machines count together in Redis; without one, the processes of each machine in a file.
 THROTTLE_REDIS_URL = env.str("REDIS_URL", default="")
 THROTTLE_DIRECTORY = Path(

@@ -19,13 +19,20 @@ def test_every_failure_mode_is_shown_by_what_exists() -> None:
     text = (ROOT / "docs" / "operations" / "failure-modes.md").read_text()
     rows = [line for line in text.splitlines() if re.match(r"\| \d+ \|", line)]
     assert len(rows) == 16
-    for row in rows:
-        shown = row.split("|")[-2]
+    alerts = (ROOT / "deploy" / "prometheus" / "valdrix.rules.yml").read_text()
+    metrics = (ROOT / "valdrix" / "kernel" / "metrics.py").read_text()
+    for number, row in enumerate(rows, start=1):
+        place, failure, noticed, behaviour, shown = (part.strip() for part in row.split("|")[1:-1])
+        assert (int(place), bool(failure), bool(behaviour)) == (number, True, True), row
         tests = re.findall(r"`(tests/[^`]+)`", shown)
         assert tests or "drill" in shown, row
         for test in tests:
-            exists = REPOSITORY.has_test if "::" in test else REPOSITORY.has
-            assert exists(test), test
+            assert REPOSITORY.has_test(test), test
+        detections = re.findall(r"`([^`]+)`", noticed)
+        assert detections, row
+        for one in detections:
+            known = one.startswith("/health") or f"alert: {one}\n" in alerts
+            assert known or f'"{one.removesuffix("_total")}"' in metrics, one
 
 
 def list_documents() -> list[str]:
