@@ -124,3 +124,8 @@ sbom: $(DEV_STAMP)
 	@mkdir -p $(or $(OUT),.valdrix/release)
 	@$(VENV)/bin/python manage.py capture_evidence attestation \
 		--output $(or $(OUT),.valdrix/release)/attestation.json
+
+# make dashboard    serves, scrapes and loads for minutes, and draws the shipped dashboard: docs/images/dashboard.*
+.PHONY: dashboard
+dashboard: $(DEV_STAMP)
+	@$(VENV)/bin/python -m tests.dashboard $(if $(OUT),--out $(OUT)) $(if $(SECONDS),--seconds $(SECONDS))

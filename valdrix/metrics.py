@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from django.db import DatabaseError, InterfaceError, connection
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from governance.approvals.queries import count_pending_of_all_tenants
 from governance.incidents.queries import count_open_of_all_tenants
@@ -18,6 +20,7 @@ from valdrix.kernel.db import platform_transaction
 from valdrix.kernel.metrics import CONTENT_TYPE, render_metrics
 
 _ANSWER_WITHIN_MS: Final = "1000"
+_UP: Final = "1 when the database answers."
 _KEPT_SECONDS: Final = 5.0
 """Anybody may scrape: asking more often than this asks the database no more often."""
 
@@ -53,39 +56,58 @@ def metrics_view(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - Django
     return HttpResponse(render_metrics() + state.render(), content_type=CONTENT_TYPE)
 
 
+class _Readings:
+    """What was read now, and only that.
+
+    A gauge object would be kept by its process beyond the scrape, and be added to what the others
+    read at theirs: an incident that is resolved would stay open in every process asked before.
+    """
+
+    def __init__(self) -> None:
+        self._families: list[Metric] = []
+
+    def add(self, name: str, documentation: str, value: int) -> None:
+        """Note one figure."""
+        self._families.append(GaugeMetricFamily(name, documentation, value=value))
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what was noted."""
+        return iter(self._families)
+
+    def render(self) -> bytes:
+        """Return what was noted in the Prometheus text format."""
+        registry = CollectorRegistry()
+        registry.register(self)
+        return generate_latest(registry)
+
+
 def _read_state() -> bytes:
     """Ask the database; where it does not answer, that is the one thing known."""
-    registry = CollectorRegistry()
-    is_up = Gauge("valdrix_ops_database_up", "1 when the database answers.", registry=registry)
+    readings = _Readings()
     try:
         pending_migrations = len(find_pending_migrations())
         if pending_migrations == 0:
             backlog, incidents = _read_counts()
     except (NotReady, DatabaseError, InterfaceError):
-        is_up.set(0)
-        return generate_latest(registry)
-    is_up.set(1)
-    _gauge(
-        registry,
+        readings.add("valdrix_ops_database_up", _UP, 0)
+        return readings.render()
+    readings.add("valdrix_ops_database_up", _UP, 1)
+    readings.add(
         "valdrix_ops_pending_migrations",
         "Migrations of this release that the database lacks.",
         pending_migrations,
     )
     # A schema that is not this release's may lack what the counts are read from.
     if pending_migrations == 0:
-        _gauge(
-            registry,
+        readings.add(
             "valdrix_ops_enforcement_approval_queue_backlog",
             "Approvals that wait for a reviewer, of all tenants.",
             backlog,
         )
-        _gauge(
-            registry,
-            "valdrix_ops_open_incidents",
-            "Incidents that are open, of all tenants.",
-            incidents,
+        readings.add(
+            "valdrix_ops_open_incidents", "Incidents that are open, of all tenants.", incidents
         )
-    return generate_latest(registry)
+    return readings.render()
 
 
 def _read_counts() -> tuple[int, int]:
@@ -93,7 +115,3 @@ def _read_counts() -> tuple[int, int]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('statement_timeout', %s, true)", [_ANSWER_WITHIN_MS])
         return count_pending_of_all_tenants(), count_open_of_all_tenants()
-
-
-def _gauge(registry: CollectorRegistry, name: str, documentation: str, value: int) -> None:
-    Gauge(name, documentation, registry=registry).set(value)

@@ -41,6 +41,12 @@ _MEMBERS: Final = frozenset(
         "evaluation", "meets_targets", "floor",
     }
 )  # fmt: skip
+_FLOOR_MEMBERS: Final = frozenset(
+    {
+        "endpoint", "throughput_rps", "p95_response_time", "reads_throughput_rps",
+        "reads_p95_response_time", "reads_failed_requests", "reads_share_of_floor",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,8 @@ def verify_stress(examination: Examination, terms: StressTerms, *, now: datetime
     runs = _read_runs(examination)
     _verify_aggregates(examination, runs)
     _verify_evaluation(examination, terms, runs)
+    if examination.has("/floor"):
+        _verify_floor(examination)
 
 
 def percentile(histogram: list[tuple[Decimal, int]], percent: int) -> Decimal | None:
@@ -311,6 +319,29 @@ def _verify_aggregates(examination: Examination, runs: list[RunFigures]) -> None
         examination.same(pointer, stated, computed, because=because)
         if pointer.endswith("throughput_rps") and stated is not None and stated <= 0:
             examination.refuse(pointer, "not_positive", "must be above 0")
+
+
+def _verify_floor(examination: Examination) -> None:
+    """Check what the reads are said to reach of a view that does nothing."""
+    examination.unknown_members("/floor", _FLOOR_MEMBERS)
+    examination.text("/floor/endpoint")
+    examination.number("/floor/p95_response_time")
+    examination.number("/floor/reads_p95_response_time")
+    floor = examination.number("/floor/throughput_rps")
+    reads = examination.number("/floor/reads_throughput_rps")
+    for name, value in (("throughput_rps", floor), ("reads_throughput_rps", reads)):
+        if value is not None and value <= 0:
+            examination.refuse(f"/floor/{name}", "not_positive", "must be above 0")
+    examination.same(
+        "/floor/reads_failed_requests", examination.count("/floor/reads_failed_requests"), 0,
+        because="reads that are quoted have failures:",
+    )  # fmt: skip
+    share = examination.number("/floor/reads_share_of_floor")
+    if floor and reads is not None and floor > 0:
+        examination.same(
+            "/floor/reads_share_of_floor", share, rounded(reads / floor),
+            because="its two throughputs give",
+        )  # fmt: skip
 
 
 def _verify_evaluation(

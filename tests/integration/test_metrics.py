@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.client import Api
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
+from valdrix.metrics import state
 
 
 def scrape() -> dict[str, float]:
@@ -47,3 +50,20 @@ def test_requests_and_authentications_are_counted_by_route(api: Api, tenant: Wor
     assert after[failed] - before == 1
     assert any('route="unmatched"' in name for name in after)
     assert any('route="api/v1/enforcement/budgets"' in name for name in after)
+
+
+def test_the_state_that_was_read_is_kept_by_no_process(
+    database: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(*_: object, **__: object) -> None:
+        pytest.fail("several processes would add up what each read at its last scrape")
+
+    monkeypatch.setattr("prometheus_client.values.ValueClass", keep)
+    state.forget()
+    lines = state.render().decode().splitlines()
+    state.forget()
+    samples = [line.split(" ")[0] for line in lines if not line.startswith("#")]
+    assert samples == [
+        "valdrix_ops_database_up", "valdrix_ops_pending_migrations",
+        "valdrix_ops_enforcement_approval_queue_backlog", "valdrix_ops_open_incidents",
+    ]  # fmt: skip

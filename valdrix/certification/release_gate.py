@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from governance.evidence.domain import Problem
 from governance.evidence.registry import PROFILES, Profile, World, default_terms, verify_evidence
+from valdrix.certification.holds import HOLDS, PrometheusSilent, ask_prometheus, is_http_url
 from valdrix.certification.suite import run_pytest
 from valdrix.kernel.strict_json import StrictJsonError, loads
 
@@ -143,6 +144,17 @@ class Result:
         return not self.faults
 
 
+def find_prometheus(given: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
+    """Return the Prometheus that is asked for alerts, if one was named.
+
+    :raises GateRefused: for a text that is no address.
+    """
+    url = given.get("prometheus-url") or environment.get("ENFORCEMENT_PROMETHEUS_URL")
+    if url is not None and not is_http_url(str(url)):
+        raise GateRefused(f"--prometheus-url (ENFORCEMENT_PROMETHEUS_URL): {url!r} is no address")
+    return None if url is None else str(url)
+
+
 def plan_gate(given: Mapping[str, Any], environment: Mapping[str, str]) -> list[Step]:
     """Return what will be verified, from flags and then the environment.
 
@@ -182,6 +194,18 @@ def verify_step(step: Step, world: World) -> Result:
     except StrictJsonError as error:
         problems = [Problem("", "malformed_json", str(error))]
     return Result(step.profile.name, step.profile.says, tuple(map(str, problems)))
+
+
+def ask_alerts(url: str) -> Result:
+    """Ask whether an alert holds the release; a Prometheus that watches none cannot say no."""
+    try:
+        watch = ask_prometheus(url)
+    except PrometheusSilent as error:
+        return Result("alerts", "-", (str(error),))
+    if not watch.watched:
+        return Result("alerts", "-", (f"{url} has no alert labelled {HOLDS}: load the rules",))
+    faults = tuple(f"{name} is firing" for name in watch.firing)
+    return Result("alerts", f"watched: {', '.join(watch.watched)}", faults)
 
 
 def run_suite(tell: Callable[[str], None] = lambda _: None) -> list[Result]:

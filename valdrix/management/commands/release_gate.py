@@ -12,6 +12,8 @@ from valdrix.certification.release_gate import (
     SLOTS,
     GateRefused,
     Result,
+    ask_alerts,
+    find_prometheus,
     plan_gate,
     run_suite,
     verify_step,
@@ -32,6 +34,11 @@ class Command(BaseCommand):
             for bound in slot.bounds:
                 parser.add_argument(f"--{bound.flag}", metavar="N", help=f"or {bound.variable}")
         parser.add_argument("--signer", action="append", default=[], metavar="KID=BASE64URL")
+        parser.add_argument(
+            "--prometheus-url",
+            metavar="URL",
+            help="ask it whether an alert holds the release; or ENFORCEMENT_PROMETHEUS_URL",
+        )
         parser.add_argument("--dry-run", action="store_true", help="say what would be done")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -39,24 +46,36 @@ class Command(BaseCommand):
         given = {name.replace("_", "-"): value for name, value in options.items()}
         try:
             steps = plan_gate(given, os.environ)
+            prometheus = find_prometheus(given, os.environ)
         except GateRefused as error:
             raise CommandError(f"nothing was run:\n{error}", returncode=2) from error
         if options["dry_run"]:
             for step in steps:
                 self.stdout.write(f"would verify {step.profile.name}: {step.path}")
+            if prometheus is not None:
+                self.stdout.write(f"would ask {prometheus} for alerts that hold the release")
             self.stdout.write("would run the tests and hold the coverage floors")
             return
         results = []
         for step in steps:
             results.append(verify_step(step, build_world(Path(step.path), options["signer"])))
             self.stderr.write(f"verified {step.profile.name}")
+        if prometheus is not None:
+            results.append(ask_alerts(prometheus))
+        if not all(result.passed for result in results):
+            # A release that is held already is not worth a quarter of an hour of tests.
+            self._conclude(results)
         self.stderr.write("running the tests ...")
         results += run_suite(tell=self.stderr.write)
+        self._conclude(results)
+        self.stdout.write("to be promoted")
+
+    def _conclude(self, results: list[Result]) -> None:
+        """Print the summary, and end with 1 when anything was wrong."""
         self._report(results)
         failed = [result.name for result in results if not result.passed]
         if failed:
             raise CommandError(f"not to be promoted: {', '.join(failed)}", returncode=1)
-        self.stdout.write("to be promoted")
 
     def _report(self, results: list[Result]) -> None:
         width = max(len(result.name) for result in results)

@@ -103,6 +103,15 @@ def stress() -> dict[str, Any]:
         "endpoints": list(ENDPOINTS),
         "preflight": {"enabled": True, "passed": True, "failures": []},
         "runtime": {"database_engine": "postgresql", "database_version": "18.6"},
+        "floor": {
+            "endpoint": "/health/live",
+            "throughput_rps": Decimal("2000.0000"),
+            "p95_response_time": Decimal("0.008"),
+            "reads_throughput_rps": Decimal("500.0000"),
+            "reads_p95_response_time": Decimal("0.03"),
+            "reads_failed_requests": 0,
+            "reads_share_of_floor": Decimal("0.2500"),
+        },
         "runs": runs,
         "results": {
             "total_requests": 1050,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from django.core.management import call_command
+
+from governance.evidence.registry import PROFILES, default_terms, verify_evidence
+from valdrix.kernel.strict_json import loads
+from valdrix.management.commands.verify_evidence import build_world
 
 SECURITY = Path(__file__).parents[4] / "docs" / "security"
 KEPT = {
@@ -34,3 +40,20 @@ def test_the_matrix_for_people_has_the_same_practices() -> None:
             if practice != "practice":
                 assert f'"id": "{practice}"' in matrix
                 assert how in matrix
+
+
+CAPTURED = {
+    "failure_injection": ("enforcement_failure_injection.json", "captured_at"),
+    "stress": ("enforcement_stress_artifact.json", "captured_at"),
+    "key_rotation_drill": ("key_rotation_drill.json", "executed_at"),
+}
+
+
+@pytest.mark.parametrize("profile", CAPTURED)
+def test_captured_evidence_was_good_when_it_was_captured(profile: str) -> None:
+    name, moment = CAPTURED[profile]
+    path = SECURITY.parent / "ops" / "evidence" / name
+    document = loads(path.read_bytes())
+    world = replace(build_world(path, []), now=datetime.fromisoformat(document[moment]))
+    known = PROFILES[profile]
+    assert verify_evidence(known, document, default_terms(known), world) == []

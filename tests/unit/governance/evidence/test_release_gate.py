@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import orjson
 import pytest
 from django.core.management import CommandError, call_command
 
@@ -18,11 +24,15 @@ from valdrix.certification.release_gate import (
     SLOTS,
     Floor,
     GateRefused,
+    Result,
+    ask_alerts,
     hold_floor,
     plan_gate,
     read_coverage,
     verify_step,
 )
+from valdrix.certification.suite import build_test_environment
+from valdrix.management.commands import release_gate as command
 
 
 @pytest.fixture
@@ -147,3 +157,122 @@ def test_spoiled_evidence_has_its_place_in_the_summary(
     path = write(tmp_path / "spoiled.json", spoiled)
     _, failure = plan_gate({**files, "failure-evidence-path": path}, {})
     assert any("/approved_by" in fault for fault in verify_step(failure, build_world()).faults)
+
+
+RULES = {
+    "groups": [
+        {
+            "rules": [
+                {"name": "BurnFast", "state": "inactive", "labels": {"holds_release": "true"}},
+                {"name": "BurnSlow", "state": "pending", "labels": {"holds_release": "true"}},
+                {"name": "Busy", "state": "firing", "labels": {"severity": "low"}},
+            ]
+        }
+    ]
+}
+
+
+@contextmanager
+def answering(body: bytes, status: int = 200) -> Iterator[str]:
+    """Serve one answer to everything, as Prometheus would; give the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def rules(*states: str) -> bytes:
+    document = copy.deepcopy(RULES)
+    for rule, state in zip(document["groups"][0]["rules"], states, strict=False):
+        rule["state"] = state
+    return orjson.dumps({"status": "success", "data": document})
+
+
+def test_an_alert_that_holds_the_release_holds_it() -> None:
+    with answering(rules("inactive", "pending")) as url:
+        result = ask_alerts(url)
+    assert result.passed
+    assert result.says == "watched: BurnFast, BurnSlow"
+    with answering(rules("firing", "pending")) as url:
+        assert ask_alerts(url).faults == ("BurnFast is firing",)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (b"{", 200, "not JSON"),
+        (b"[]", 200, "no data"),
+        (b'{"status": "error"}', 503, "503"),
+        (b'{"data": {"groups": []}}', 200, "holds_release"),
+        (b'{"data": {"groups": 7}}', 200, "holds_release"),
+    ],
+)
+def test_a_prometheus_that_cannot_say_no_is_no_yes(body: bytes, status: int, said: str) -> None:
+    with answering(body, status) as url:
+        (fault,) = ask_alerts(url).faults
+    assert said in fault
+    (fault,) = ask_alerts(url).faults
+    assert "does not answer" in fault
+
+
+@pytest.mark.parametrize("url", ["prometheus:9090", "ftp://prometheus", "http://", "http://a:b"])
+def test_a_prometheus_that_is_no_address_is_refused_first(files: dict[str, Any], url: str) -> None:
+    arguments = [f"--{flag}={path}" for flag, path in files.items()]
+    code, said = run(*arguments, f"--prometheus-url={url}")
+    assert code == 2
+    assert "--prometheus-url" in said
+
+
+def test_what_evidence_or_alerts_refuse_is_refused_before_the_tests(
+    files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "run_suite", lambda **_: pytest.fail("the tests ran"))
+    arguments = [f"--{flag}={path}" for flag, path in files.items()]
+    with answering(rules("firing")) as url:
+        code, said = run(*arguments, f"--prometheus-url={url}")
+    assert code == 1
+    assert "not to be promoted: alerts" in said
+    code, said = run(*arguments, "--stress-min-concurrent-users=50")
+    assert code == 1
+    assert "not to be promoted: stress" in said
+
+
+def test_a_release_is_promoted_when_all_of_it_holds(
+    files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "run_suite", lambda **_: [Result("tests", "7 passed")])
+    arguments = [f"--{flag}={path}" for flag, path in files.items()]
+    code, said = run(*arguments)
+    assert (code, said.splitlines()[-1]) == (0, "to be promoted")
+    monkeypatch.setattr(command, "run_suite", lambda **_: [Result("tests", "1 failed", ("x",))])
+    assert run(*arguments)[0] == 1
+
+
+def test_tests_choose_for_themselves() -> None:
+    environment = {
+        "PATH": "/bin",
+        "DATABASE_URL": "postgresql://production",
+        "ENFORCEMENT_EXPORT_SIGNING_KEY": "secret",
+        "VALDRIX_EMBEDDED": "1",
+        "VALDRIX_REQUIRE_SYSTEM_PROGRAMS": "1",
+        "DEBUG": "true",
+    }
+    assert build_test_environment(environment) == {
+        "PATH": "/bin",
+        "VALDRIX_REQUIRE_SYSTEM_PROGRAMS": "1",
+        "DEBUG": "false",
+    }
