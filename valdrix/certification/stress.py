@@ -58,7 +58,8 @@ def capture_stress(
     """
     questions = _questions(order.project_id)
     runtime, failures = _preflight(order.server, questions)
-    floor = _measure_floor(order, questions)
+    floor = _Floor(order, questions)
+    floor.measure()
     runs = []
     for index in range(1, order.rounds + 1):
         tell(f"round {index} of {order.rounds}: {order.duration_seconds} s ...")
@@ -70,7 +71,9 @@ def capture_stress(
         )
         runs.append({"run_index": index, "captured_at": clock().isoformat(), **_results(tally)})
         tell(_line(runs[-1]["results"]))
-    captured = _Captured(runs=runs, runtime=runtime, failures=failures, floor=floor)
+    # Before and after the rounds: what the machine and the database do meanwhile falls on both.
+    floor.measure()
+    captured = _Captured(runs=runs, runtime=runtime, failures=failures, floor=floor.to_document())
     return _document(order, captured, clock())
 
 
@@ -109,27 +112,36 @@ def _preflight(server: Server, questions: list[Question]) -> tuple[dict[str, Any
     return runtime, failures
 
 
-def _measure_floor(order: StressOrder, questions: list[Question]) -> dict[str, Any]:
-    """Measure a view that does nothing, and the reads alone, in turn and for as long."""
-    empty = [Question(FLOOR_ENDPOINT, FLOOR_ENDPOINT)]
-    reads = [question for question in questions if question.body is None]
-    seconds = min(_FLOOR_SECONDS, order.duration_seconds)
-    totals = (Tally(), Tally())
-    # Half before and half after: what the machine does meanwhile falls on both.
-    for asked, total in zip((empty, reads, empty, reads), totals * 2, strict=True):
-        tally = run_users(order.server, asked, users=order.concurrent_users, seconds=seconds)
-        tally.elapsed_seconds += total.elapsed_seconds
-        total.add(tally)
-    floor, read = (_results(total)["results"] for total in totals)
-    return {
-        "endpoint": FLOOR_ENDPOINT,
-        "throughput_rps": floor["throughput_rps"],
-        "p95_response_time": floor["p95_response_time"],
-        "reads_throughput_rps": read["throughput_rps"],
-        "reads_p95_response_time": read["p95_response_time"],
-        "reads_failed_requests": read["failed_requests"],
-        "reads_share_of_floor": rounded(read["throughput_rps"] / floor["throughput_rps"]),
-    }
+class _Floor:
+    """A view that does nothing, and the reads alone: what the rounds' figures are a share of."""
+
+    def __init__(self, order: StressOrder, questions: list[Question]) -> None:
+        self._order = order
+        empty = Question(FLOOR_ENDPOINT, FLOOR_ENDPOINT)
+        reads = [question for question in questions if question.body is None]
+        self._asked = ([empty], Tally()), (reads, Tally())
+
+    def measure(self) -> None:
+        """Ask both for a while, one after the other."""
+        seconds = min(_FLOOR_SECONDS, self._order.duration_seconds)
+        users = self._order.concurrent_users
+        for questions, total in self._asked:
+            tally = run_users(self._order.server, questions, users=users, seconds=seconds)
+            tally.elapsed_seconds += total.elapsed_seconds
+            total.add(tally)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return what was measured."""
+        floor, reads = (_results(total)["results"] for _, total in self._asked)
+        return {
+            "endpoint": FLOOR_ENDPOINT,
+            "throughput_rps": floor["throughput_rps"],
+            "p95_response_time": floor["p95_response_time"],
+            "reads_throughput_rps": reads["throughput_rps"],
+            "reads_p95_response_time": reads["p95_response_time"],
+            "reads_failed_requests": reads["failed_requests"],
+            "reads_share_of_floor": rounded(reads["throughput_rps"] / floor["throughput_rps"]),
+        }
 
 
 def _results(tally: Tally) -> dict[str, Any]:

@@ -57,3 +57,19 @@ def test_captured_evidence_was_good_when_it_was_captured(profile: str) -> None:
     world = replace(build_world(path, []), now=datetime.fromisoformat(document[moment]))
     known = PROFILES[profile]
     assert verify_evidence(known, document, default_terms(known), world) == []
+
+
+def test_the_table_for_people_has_the_artifact_s_figures() -> None:
+    folder = SECURITY.parent / "ops"
+    artifact = loads((folder / "evidence" / CAPTURED["stress"][0]).read_bytes())
+    text = (folder / "stress.md").read_text()
+    for results in (*(run["results"] for run in artifact["runs"]), artifact["results"]):
+        p95, p99 = (results[f"p{one}_response_time"] * 1000 for one in (95, 99))
+        assert (
+            f"| {results['total_requests']} | {results['failed_requests']} |"
+            f" {results['throughput_rps']:.1f}/s | {p95:.1f} ms | {p99:.1f} ms |"
+        ) in text
+    floor = artifact["floor"]
+    assert f"{floor['throughput_rps']:.1f}/s" in text
+    assert f"{floor['reads_throughput_rps']:.1f}/s" in text
+    assert f"{floor['reads_share_of_floor']:.4f}" in text
