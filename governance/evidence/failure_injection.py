@@ -128,7 +128,10 @@ def _verify_checks(examination: Examination, pointer: str, refs: list[str]) -> b
     ran: list[str | None] = []
     sound = bool(rows)
     for index in range(len(rows)):
-        ran.append(examination.text(f"{pointer}/{index}/test"))
+        test = examination.text(f"{pointer}/{index}/test")
+        ran.append(test)
+        if test is not None and refs and not _is_of(test, refs):
+            examination.refuse(f"{pointer}/{index}/test", "unknown_check", "is of no reference")
         outcome = examination.text(f"{pointer}/{index}/outcome")
         if outcome is not None and outcome != PASSED:
             examination.refuse(f"{pointer}/{index}/outcome", "not_passed", f"is {outcome}")
@@ -139,6 +142,12 @@ def _verify_checks(examination: Examination, pointer: str, refs: list[str]) -> b
             examination.refuse(pointer, "check_missing", f"{ref} did not run")
             sound = False
     return sound
+
+
+def _is_of(test: str, refs: list[str]) -> bool:
+    """Tell whether a test that ran is a referenced one, as it is or with its parameters."""
+    name, bracket, parameters = test.partition("[")
+    return name in refs and (not bracket or parameters.endswith("]"))
 
 
 def _verify_summary(examination: Examination, passed: int, total: int) -> None:

@@ -187,7 +187,7 @@ def _conclude(walk: _Walk, token: str, answer: tuple[int, str | None]) -> None:
             walk.shown.add("replay_refused")
     else:
         walk.spent[token] = walk.rotations
-        if kid != walk.keys[-1]:
+        if walk.keys and kid != walk.keys[-1]:
             walk.shown.add("fallback_verified")
         elif kid in walk.rolled_back_to:
             walk.shown.add("rollback_verified")
