@@ -356,7 +356,10 @@ ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP = _number(
 # How many requests one process takes at once; gunicorn_conf sets the first by the threads there are.
 WEB_REQUESTS_AT_ONCE = _number("WEB_REQUESTS_AT_ONCE", default=64, minimum=2, maximum=10_000)
 WEB_OTHERS_AT_ONCE = _number(
-    "WEB_OTHERS_AT_ONCE", default=WEB_REQUESTS_AT_ONCE // 2, minimum=1, maximum=10_000
+    "WEB_OTHERS_AT_ONCE",
+    default=WEB_REQUESTS_AT_ONCE - max(1, WEB_REQUESTS_AT_ONCE // 4),
+    minimum=1,
+    maximum=10_000,
 )
 if WEB_OTHERS_AT_ONCE >= WEB_REQUESTS_AT_ONCE:
     raise ImproperlyConfigured(
