@@ -51,6 +51,11 @@ class AccountScope:
         self.environment = environment
         self.team = team
 
+    @property
+    def name(self) -> tuple[str, str, str | None]:
+        """Return what tells it from the other scopes of its tenant."""
+        return self.project_id, self.environment, self.team
+
 
 def lock_accounts(
     scope: AccountScope, *, now: datetime, rows: Rows | None = None

@@ -31,7 +31,35 @@ BEGIN
     END IF;
 END $$;
 """
+LOCK_ALL: Final = """
+CREATE OR REPLACE FUNCTION billing_lock_scopes(p_tenant uuid, p_scopes jsonb, p_now timestamptz)
+RETURNS TABLE (id uuid) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT a.id FROM billing_account a
+         WHERE a.tenant_id = p_tenant AND (
+               a.kind = 'exposure'
+            OR (a.kind = 'budget' AND a.active AND EXISTS (
+                    SELECT FROM jsonb_to_recordset(p_scopes)
+                                AS s (project text, environment text, team text)
+                     WHERE a.project_id = s.project
+                       AND (a.environment IS NULL OR a.environment = s.environment)
+                       AND (a.team IS NULL OR a.team = s.team)))
+            OR (a.kind = 'grant' AND a.voided_at IS NULL AND a.remaining_usd > 0
+                AND (a.expires_at IS NULL OR a.expires_at > p_now)
+                AND (a.project_id IS NULL OR EXISTS (
+                    SELECT FROM jsonb_to_recordset(p_scopes) AS s (project text)
+                     WHERE a.project_id = s.project))))
+         ORDER BY a.id FOR UPDATE OF a;
+END $$;
+"""
 DROP: Final = "DROP FUNCTION billing_gate_accounts;"
+
+
+def create_scopes_function() -> RunSQL:
+    """Return the operation that creates the lock of several scopes' accounts at once."""
+    return RunSQL(LOCK_ALL, "DROP FUNCTION billing_lock_scopes;")
 
 
 def create_account_functions() -> RunSQL:

@@ -87,13 +87,38 @@ class Ahead:
         return self.snapshot if is_same_day else None
 
     def after(self, outcome: Outcome) -> Ahead:
-        """Return what would have been read behind an outcome that the same transaction writes."""
+        """Return what would have been read behind an outcome that the same transaction writes.
+
+        The outcome may be of another scope, which shares some of the accounts.
+        """
         assert self.snapshot is not None
         row = snapshot.after_holds(self.snapshot, outcome.holds, is_shadow=outcome.is_shadow)
         return replace(self, snapshot=row, accounts=snapshot.accounts_of(row))
 
 
 NOTHING = Ahead()
+
+ScopeName = tuple[str, str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What was read ahead for the scopes of one or more questions."""
+
+    by_scope: dict[ScopeName, Ahead]
+
+    def of(self, question: Question) -> Ahead:
+        """Return what was read for a question."""
+        return self.by_scope[question.scope.name]
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the accounts of every scope were locked and read."""
+        return all(read.is_whole for read in self.by_scope.values())
+
+    def after(self, outcome: Outcome) -> Reads:
+        """Return what would have been read behind an outcome that the same transaction writes."""
+        return Reads({name: read.after(outcome) for name, read in self.by_scope.items()})
 
 
 _BEGIN: Final = "SELECT enforcement_gate_begin(%s::jsonb)"
@@ -157,25 +182,26 @@ def _build_claim(ask: Ask, gate_input: GateInput) -> Claim | None:
 
 
 def build_call(questions: Sequence[Question], now: datetime) -> Call:
-    """Return the call that claims, locks and reads for questions about the same accounts.
+    """Return the call that claims, locks and reads for questions of one tenant.
 
     Each lock is taken once, in their order: keys first, sorted, then the names of all changes, then
     the accounts.
     """
     first = questions[0]
-    claims = [one.claim for one in questions if one.claim is not None]
+    claims = [(place, one.claim) for place, one in enumerate(questions) if one.claim is not None]
     changes = [one.change for one in questions]
     month, since, until = snapshot.period(now)
     document = {
         "now": now,
         "known": first.governing.sha256,
-        "claims": sorted(claims, key=lambda one: (one.source, one.stored_key)),
+        "claims": sorted(claims, key=lambda one: (one[1].source, one[1].stored_key)),
         "locks": charges.lock_literal(changes),
         "changes": [charges.describe(change) for change in changes],
         "parent": first.gate_input.parent_decision_id,
-        "project": first.scope.project_id,
-        "environment": first.scope.environment,
-        "team": first.scope.team,
+        "scopes": [
+            {"project": project, "environment": environment, "team": team}
+            for project, environment, team in _scope_names(questions)
+        ],
         "month": month,
         "since": since,
         "until": until,
@@ -183,18 +209,42 @@ def build_call(questions: Sequence[Question], now: datetime) -> Call:
     return _BEGIN, msgspec.json.encode(document).decode()
 
 
-def take(
-    questions: Sequence[Question], now: datetime, answer: Sequence[Any]
-) -> tuple[GoverningPolicy, Ahead, bool]:
-    """Return what governs, what was read ahead, and whether one of several has a charge already."""
-    policy, found, accounts, read = answer
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What came back from the call that began one or more evaluations.
+
+    :ivar charged: places of the questions, of several, whose change has a charge already.
+    :ivar taken: places of those, of several, whose key was used before.
+    """
+
+    governing: GoverningPolicy
+    reads: Reads
+    charged: list[int]
+    taken: list[int]
+
+
+def take(questions: Sequence[Question], now: datetime, answer: Sequence[Any]) -> Begun:
+    """Return what the database answered to :func:`build_call`."""
+    policy, found, scopes, taken = answer
     first = questions[0]
-    governing = take_policy(first.scope.tenant_id, policy, known=first.governing)
     is_alone = len(questions) == 1
-    taken = Ahead(
-        charges=charges.take_rows(found) if is_alone else [],
-        accounts=snapshot.take_accounts(accounts),
-        snapshot=tuple(read),
-        at=now,
+    reads = {
+        name: Ahead(
+            charges=charges.take_rows(found) if is_alone else [],
+            accounts=snapshot.take_accounts(accounts),
+            snapshot=tuple(read),
+            at=now,
+        )
+        for name, (accounts, read) in zip(_scope_names(questions), scopes, strict=True)
+    }
+    return Begun(
+        governing=take_policy(first.scope.tenant_id, policy, known=first.governing),
+        reads=Reads(reads),
+        charged=[] if is_alone else found or [],
+        taken=taken,
     )
-    return governing, taken, not is_alone and found is not None
+
+
+def _scope_names(questions: Sequence[Question]) -> list[ScopeName]:
+    """Return the scopes of questions, each once, in the order in which they come."""
+    return list(dict.fromkeys(one.scope.name for one in questions))

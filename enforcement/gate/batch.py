@@ -19,7 +19,7 @@ Answer = dict[str, Any] | Refused
 def evaluate_all(asks: Sequence[Ask], *, budget: TimeBudget) -> list[Answer]:
     """Decide questions in the order given, and return an answer for each.
 
-    Neighbours that ask about the same accounts share a transaction; where that fails, and for
+    Neighbours that can be settled together share a transaction; where that fails, and for
     whatever else has to be by itself, each is evaluated alone.
     """
     answers: list[Answer] = []

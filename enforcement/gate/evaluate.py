@@ -45,7 +45,7 @@ from enforcement.gate.decision import (
     is_spending,
 )
 from enforcement.gate.inputs import K8S_ADMISSION, normalise
-from enforcement.gate.joint import Alone, Lines, Waiting
+from enforcement.gate.joint import Alone, KeyTaken, Lines, Waiting
 from enforcement.gate.lastknown import last_known
 from enforcement.gate.observing import observe
 from enforcement.gate.recording import Made, record_decision
@@ -99,10 +99,6 @@ _GRACE_MS: Final = 250
 _LINES: Final = Lines()
 
 
-class _KeyTaken(Exception):
-    """The idempotency key was claimed before; whose request it names is read in another way."""
-
-
 class _PolicyMoved(Exception):
     """A policy was published between reading the request and taking the locks."""
 
@@ -154,7 +150,7 @@ def _evaluate_once(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]
     if question is not None:
         try:
             return _settle_in_line(question, budget, timer)
-        except _KeyTaken:
+        except KeyTaken:
             timer.check()
     with transaction(ask.tenant_id, limits=budget.limits()):
         question = _read_question(ask)
@@ -165,9 +161,9 @@ def _evaluate_once(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]
 
 
 def _settle_in_line(question: Question, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
-    """Settle a question with those that wait for the same accounts, or alone where it has to be.
+    """Settle a question with those of its tenant that wait, or alone where it has to be.
 
-    :raises _KeyTaken: when there was nothing to claim.
+    :raises KeyTaken: when there was nothing to claim.
     """
     try:
         return _LINES.settle(Waiting(question, budget, timer), _settle)
@@ -179,7 +175,7 @@ def _settle_in_line(question: Question, budget: TimeBudget, timer: Timer) -> dic
 def _evaluate_ahead(question: Question, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
     """Evaluate in two round trips: claim, lock and read in the one, write and commit in the other.
 
-    :raises _KeyTaken: when there was nothing to claim; nothing was locked or read then.
+    :raises KeyTaken: when there was nothing to claim; nothing was locked or read then.
     """
     ask = question.ask
     now = ask.clock()
@@ -187,14 +183,14 @@ def _evaluate_ahead(question: Question, budget: TimeBudget, timer: Timer) -> dic
         with transaction_together(
             ask.tenant_id, limits=budget.limits(timer), first=ahead.build_call([question], now)
         ) as together:
-            governing, read, _ = ahead.take([question], now, together.answer)
-            last_known.keep(ask.tenant_id, governing)
-            if not governing.governs_as(question.governing):
+            begun = ahead.take([question], now, together.answer)
+            last_known.keep(ask.tenant_id, begun.governing)
+            if not begun.governing.governs_as(question.governing):
                 raise _PolicyMoved
-            return _decide_and_record(question, timer, read, together)
+            return _decide_and_record(question, timer, begun.reads.of(question), together)
     except DatabaseError as error:
         if sqlstate_of(error) == KEY_TAKEN:
-            raise _KeyTaken from error
+            raise KeyTaken from error
         refuse_lock(error)
         refuse_contended(error)
         raise

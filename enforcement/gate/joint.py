@@ -1,6 +1,7 @@
-"""Joint settlement: who waits for the same accounts at once shares one lock and one commit.
+"""Joint settlement: who waits for the same tenant's accounts shares one set of locks and one commit.
 
-Threads of one process that ask about the same accounts stand in one line. The first one leads: it
+Threads of one process that ask for one tenant stand in one line: all of its questions lock its
+exposure account. The first one leads: it
 settles what has come together while the one before it was at work, at most 64 questions, each with
 an outcome of its own. Nobody is waited for: a question that finds no line is settled at once.
 """
@@ -23,6 +24,10 @@ class Alone(Exception):
     """A question is to be evaluated in a transaction of its own."""
 
 
+class KeyTaken(Exception):
+    """An idempotency key was claimed before; whose request it names is read in another way."""
+
+
 @dataclass(eq=False, slots=True)
 class Waiting:
     """One question in a line, and in the end what came of it.
@@ -42,15 +47,19 @@ class Waiting:
     @property
     def line(self) -> Hashable:
         """Return what has to be the same for two questions to be settled together."""
-        scope = self.question.scope
-        return (scope.tenant_id, scope.project_id, scope.environment, scope.team)
+        return self.question.scope.tenant_id
+
+    @property
+    def key(self) -> object:
+        """Return what its idempotency key is known by, or None where it has none."""
+        claim = self.question.claim
+        return None if claim is None else (claim.source, claim.stored_key)
 
     @property
     def names(self) -> set[object]:
         """Return what no two questions of one transaction may have in common: keys and changes."""
-        claim, change = self.question.claim, self.question.change
-        keys = set() if claim is None else {(claim.source, claim.stored_key)}
-        return keys | set(change.lock_names())
+        keys = set() if self.key is None else {self.key}
+        return keys | set(self.question.change.lock_names())
 
     @property
     def can_be_joined(self) -> bool:
@@ -122,10 +131,23 @@ class Lines:
             for other in batch:
                 if other.response is None and other.error is None:
                     other.error = Alone()
+            self._dismiss(leader.line, {one.key for one in batch if one.response is not None})
             self._call_next(leader.line)
             for other in batch:
                 if other is not leader:
                     other.called.set()
+
+    def _dismiss(self, name: Hashable, claimed: set[object]) -> None:
+        """Let those go whose key was claimed by a question that is settled: theirs is a replay."""
+        claimed.discard(None)
+        with self._lock:
+            line = self._lines[name]
+            dismissed = [one for one in line if one.key in claimed]
+            for one in dismissed:
+                line.remove(one)
+        for one in dismissed:
+            one.error = KeyTaken()
+            one.called.set()
 
     def _call_next(self, name: Hashable) -> None:
         """Let the first one in a line lead, or end the line where nobody stands in it."""

@@ -41,19 +41,31 @@ DECLARE
     moment timestamptz := p->>'now';
     locks bigint[] := p->>'locks';
     claim jsonb;
+    taken integer[] := '{}';
     change jsonb;
     policy json;
     charges json;
+    scope jsonb;
+    locked uuid[];
     accounts json;
     ids uuid[];
     snapshot json;
+    reads json[] := '{}';
 BEGIN
     SELECT json_build_array(g.number, g.sha256, g.schema_version, g.canonical_json, g.forced_modes)
       INTO policy FROM governance_read_policy(tenant, moment, p->>'known') g;
     FOR claim IN SELECT * FROM jsonb_array_elements(p->'claims') LOOP
-        PERFORM enforcement_claim_key(tenant, claim->>'source', claim->>'stored_key',
-            claim->>'request_fingerprint', claim->>'sent_sha256', (claim->>'decision_id')::uuid,
-            (claim->>'claimed_at')::timestamptz);
+        INSERT INTO enforcement_idempotency_key (tenant_id, source, stored_key,
+            request_fingerprint, sent_sha256, decision_id, claimed_at)
+        VALUES (tenant, claim->1->>'source', claim->1->>'stored_key',
+            claim->1->>'request_fingerprint', claim->1->>'sent_sha256',
+            (claim->1->>'decision_id')::uuid, (claim->1->>'claimed_at')::timestamptz)
+        ON CONFLICT DO NOTHING;
+        IF NOT FOUND AND jsonb_array_length(p->'changes') = 1 THEN
+            RAISE EXCEPTION 'the key is taken' USING ERRCODE = 'VX006';
+        ELSIF NOT FOUND THEN
+            taken := taken || (claim->>0)::integer;
+        END IF;
     END LOOP;
     IF jsonb_array_length(p->'changes') = 1 THEN
         change := p->'changes'->0;
@@ -66,22 +78,29 @@ BEGIN
                change->>'reference', change->>'digest', (change->>'closes')::boolean,
                (p->>'parent')::uuid) f;
     ELSE
-        -- Many changes that nobody has a charge of yet; of one that has, its question is put alone.
+        -- Of many changes only the places of those that have a charge already.
         PERFORM pg_advisory_xact_lock(key) FROM unnest(locks) AS key;
-        SELECT json_agg(f.id) INTO charges
-          FROM jsonb_array_elements(p->'changes') AS c,
+        SELECT json_agg(DISTINCT place - 1) INTO charges
+          FROM jsonb_array_elements(p->'changes') WITH ORDINALITY AS listed (c, place),
                LATERAL billing_find_charges(tenant, (c->>'shadow')::boolean,
                    (c->>'computed')::boolean, c->>'fingerprint', c->>'run', c->>'project',
                    c->>'environment', c->>'action', c->>'reference', c->>'digest',
                    (c->>'closes')::boolean, NULL) f;
     END IF;
-    SELECT array_agg(a.id), json_agg(json_build_array(a.id, a.kind)) INTO ids, accounts
-      FROM billing_gate_accounts(tenant, p->>'project', p->>'environment', p->>'team', moment,
-                                 true) a;
-    SELECT json_build_array(s.accounts, s.costs, s.tier, s.policy_version) INTO snapshot
-      FROM enforcement_gate_snapshot(tenant, p->>'project', ids, (p->>'month')::date,
-                                     (p->>'since')::date, (p->>'until')::date) s;
-    RETURN json_build_array(policy, charges, accounts, snapshot);
+    IF jsonb_array_length(p->'scopes') > 1 THEN
+        SELECT array_agg(a.id) INTO locked FROM billing_lock_scopes(tenant, p->'scopes', moment) a;
+    END IF;
+    FOR scope IN SELECT * FROM jsonb_array_elements(p->'scopes') LOOP
+        SELECT array_agg(a.id), json_agg(json_build_array(a.id, a.kind)) INTO ids, accounts
+          FROM billing_gate_accounts(tenant, scope->>'project', scope->>'environment',
+                                     scope->>'team', moment, locked IS NULL) a
+         WHERE locked IS NULL OR a.id = ANY (locked);
+        SELECT json_build_array(s.accounts, s.costs, s.tier, s.policy_version) INTO snapshot
+          FROM enforcement_gate_snapshot(tenant, scope->>'project', ids, (p->>'month')::date,
+                                         (p->>'since')::date, (p->>'until')::date) s;
+        reads := reads || json_build_array(accounts, snapshot);
+    END LOOP;
+    RETURN json_build_array(policy, charges, to_json(reads), to_json(taken));
 END $$;
 """
 

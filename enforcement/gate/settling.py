@@ -1,4 +1,4 @@
-"""Settling a batch: several questions about the same accounts, one lock and one commit for all.
+"""Settling a batch: several questions of one tenant, one set of locks and one commit for all.
 
 Each question is decided on what the ones before it hold, in the order in which they came, exactly
 as if each had been a transaction of its own. Nothing is written until all are decided, and then
@@ -10,16 +10,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db import DatabaseError
 
 from billing.accounts.locking import GateLockTimeout, refuse_lock
 from enforcement.gate import ahead
-from enforcement.gate.ahead import Ahead, Question
+from enforcement.gate.ahead import Ahead, Question, Reads
 from enforcement.gate.ask import OutOfTime, TimeBudget, Timer
 from enforcement.gate.decision import GateContext, GivenApproval, Outcome
-from enforcement.gate.joint import Alone, Waiting
+from enforcement.gate.joint import Alone, KeyTaken, Waiting
 from enforcement.gate.lastknown import last_known
 from enforcement.gate.sharing import Sharers
 from valdrix.kernel.db import Together, is_database_down, transaction_together
@@ -52,6 +53,15 @@ class Steps:
     record: Callable[[Question, Decided, Timer, Together], dict[str, Any]]
 
 
+class _Apart(Exception):
+    """Some questions of a batch are to be evaluated alone; nothing of the batch was written."""
+
+    def __init__(self, those: list[Waiting], error: type[Exception] = Alone) -> None:
+        super().__init__()
+        self.those = those
+        self.error = error
+
+
 def settle(
     batch: list[Waiting],
     *,
@@ -62,16 +72,23 @@ def settle(
 
     :param alone: evaluates one question in a transaction of its own.
     """
+    left = list(batch)
     try:
-        if len(batch) == 1:
-            one = batch[0]
+        while len(left) > 1:
+            try:
+                _settle_jointly(left, steps)
+            except _Apart as parting:
+                for one in parting.those:
+                    one.error = parting.error()
+                left = [one for one in left if one not in parting.those]
+            else:
+                return
+        for one in left:
             one.response = alone(one.question, one.budget, one.timer)
             GATE_BATCH_SIZE.observe(1)
-        else:
-            _settle_jointly(batch, steps)
     except Exception as error:  # noqa: BLE001 - raised again by whoever waits for it
-        for one in batch:
-            one.response, one.error = None, _error_for(one, error, batch)
+        for one in left:
+            one.response, one.error = None, _error_for(one, error, left)
 
 
 def _error_for(one: Waiting, error: Exception, batch: list[Waiting]) -> Exception:
@@ -88,9 +105,9 @@ def _error_for(one: Waiting, error: Exception, batch: list[Waiting]) -> Exceptio
 
 
 def _settle_jointly(batch: list[Waiting], steps: Steps) -> None:
-    """Settle questions about the same accounts with one lock and one commit.
+    """Settle questions of one tenant with one set of locks and one commit.
 
-    :raises Alone: when one of them needs what only a transaction of its own does.
+    :raises _Apart: when some of them need what only a transaction of their own does.
     """
     leader, questions = batch[0], [one.question for one in batch]
     tenant_id, now = leader.question.ask.tenant_id, leader.question.ask.clock()
@@ -99,19 +116,16 @@ def _settle_jointly(batch: list[Waiting], steps: Steps) -> None:
         with transaction_together(
             tenant_id, limits=leader.budget.limits(leader.timer), first=first
         ) as together:
-            governing, read, found = ahead.take(questions, now, together.answer)
-            last_known.keep(tenant_id, governing)
-            is_current = all(governing.governs_as(one.governing) for one in questions)
-            if found or not is_current or not read.is_whole:
-                raise Alone
-            responses = []
-            for one in batch:
-                decided = steps.decide(one.question, read)
-                is_same_day = decided.context.evaluated_at.date() == now.date()
-                if decided.outcome.routing is not None or not is_same_day:
-                    raise Alone  # An approval is opened, or joined, by itself.
-                responses.append(steps.record(one.question, decided, one.timer, together))
-                read = read.after(decided.outcome)
+            begun = ahead.take(questions, now, together.answer)
+            last_known.keep(tenant_id, begun.governing)
+            is_current = all(begun.governing.governs_as(one.governing) for one in questions)
+            if not is_current or not begun.reads.is_whole:
+                raise _Apart(batch)
+            if begun.taken:
+                raise _Apart([batch[place] for place in begun.taken], KeyTaken)
+            if begun.charged:
+                raise _Apart([batch[place] for place in begun.charged])
+            responses = _decide_each(batch, begun.reads, now=now, steps=steps, together=together)
             leader.timer.check()
     except DatabaseError as error:
         refuse_lock(error)
@@ -119,3 +133,25 @@ def _settle_jointly(batch: list[Waiting], steps: Steps) -> None:
     GATE_BATCH_SIZE.observe(len(batch))
     for one, response in zip(batch, responses, strict=True):
         one.response = response
+
+
+def _decide_each(
+    batch: list[Waiting], reads: Reads, *, now: datetime, steps: Steps, together: Together
+) -> list[dict[str, Any]]:
+    """Decide one after the other, each on what those before it hold; return their responses.
+
+    :raises _Apart: for those that open an approval, or join one, which each does by itself.
+    """
+    responses, apart = [], []
+    for one in batch:
+        decided = steps.decide(one.question, reads.of(one.question))
+        if decided.context.evaluated_at.date() != now.date():
+            raise _Apart(batch)
+        if decided.outcome.routing is not None:
+            apart.append(one)
+            continue
+        responses.append(steps.record(one.question, decided, one.timer, together))
+        reads = reads.after(decided.outcome)
+    if apart:
+        raise _Apart(apart)
+    return responses

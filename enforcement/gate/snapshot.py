@@ -95,7 +95,9 @@ def after_holds(row: tuple[Any, ...], holds: Sequence[Hold], *, is_shadow: bool)
     """Return what would be read once an outcome's lines are written: for the next one behind it."""
     accounts = {account[1]: list(account) for account in row[0] or []}
     for hold in holds:
-        account = accounts[hold.account_id]
+        account = accounts.get(hold.account_id)
+        if account is None:
+            continue  # An account of another scope's.
         if is_shadow:
             account[_SHADOW] = str(Decimal(account[_SHADOW]) + hold.amount_usd)
         elif hold.kind in CREDIT_KINDS:

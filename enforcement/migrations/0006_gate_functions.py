@@ -4,7 +4,6 @@ from django.db import migrations
 
 from enforcement.decisions.schema import create_decision_function
 from enforcement.gate.schema import create_gate_functions
-from enforcement.idempotency.schema import create_claim_function
 from enforcement.ledger.schema import create_append_function
 
 
@@ -16,7 +15,6 @@ class Migration(migrations.Migration):
 
     operations = [
         create_append_function(),
-        create_claim_function(),
         create_decision_function(),
         create_gate_functions(),
     ]

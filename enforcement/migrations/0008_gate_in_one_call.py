@@ -13,4 +13,12 @@ class Migration(migrations.Migration):
         ("governance", "0011_tenant_function"),
     ]
 
-    operations = [replace_ledger_functions(), create_begin_function()]
+    operations = [
+        replace_ledger_functions(),
+        create_begin_function(),
+        migrations.RunSQL(
+            "DROP FUNCTION IF EXISTS enforcement_claim_key"
+            " (uuid, text, text, text, text, uuid, timestamptz);",
+            migrations.RunSQL.noop,
+        ),
+    ]

@@ -13,7 +13,7 @@ from django.db import connection
 from enforcement.adapters.terraform import to_gate_request
 from enforcement.gate import evaluate
 from enforcement.gate.ask import Ask, TimeBudget, Timer
-from enforcement.gate.joint import Alone, Waiting
+from enforcement.gate.joint import Alone, KeyTaken, Waiting
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
 from tests.storms.books import check_books, replay
@@ -126,32 +126,89 @@ def test_shadow_holds_count_for_the_next_shadow_decision(tenant: World) -> None:
     check_books(shop.world.id)
 
 
-@pytest.mark.parametrize("kind", ["key taken", "run shared", "approval", "published"])
-def test_what_cannot_be_joint_is_tried_alone_and_nothing_of_the_batch_is_kept(
-    shop: Shop, kind: str
+def test_questions_about_different_projects_share_locks_and_commit(shop: Shop) -> None:
+    budgets = [
+        shop.budget("100.00"),
+        shop.budget("50.00", project_id="site"),
+        shop.budget("45.00", project_id="site", environment="prod"),
+    ]
+    anywhere = shop.grant("reserved", "40.00")
+    only_site = shop.grant("reserved", "10.00", priority=200, project_id="site")
+    asked = [
+        ("shop", "dev", "90"),
+        ("site", "prod", "45"),
+        ("shop", "dev", "30"),  # 10 of the budget, 20 of the grant for all
+        ("site", "dev", "30"),  # 5 of the budget, 10 of the site's own grant, 15 of that for all
+        ("shop", "dev", "1"),
+        ("site", "dev", "5"),  # 4 are left
+        ("site", "prod", "1"),
+    ]
+    batch = [
+        ask(shop, amount, f"k{n}", project_id=project, environment=environment)
+        for n, (project, environment, amount) in enumerate(asked)
+    ]
+
+    evaluate._settle(batch)
+
+    assert decisions(batch) == [
+        "ALLOW",
+        "ALLOW",
+        "ALLOW_WITH_CREDITS",
+        "ALLOW_WITH_CREDITS",
+        "ALLOW_WITH_CREDITS",
+        "DENY",
+        "ALLOW_WITH_CREDITS",
+    ]
+    assert transactions_of(shop, [one.result() for one in batch]) == 1
+    assert [shop.budget_state(one)["pending_usd"] for one in budgets] == [100, 50, 45]
+    assert shop.grant_state(anywhere)["reserved_amount_usd"] == 37
+    assert shop.grant_state(only_site)["reserved_amount_usd"] == 10
+    check(shop)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("key taken", KeyTaken), ("run shared", Alone), ("approval", Alone)],
+)
+def test_what_cannot_be_joint_is_left_out_and_the_others_are_settled_together(
+    shop: Shop, kind: str, error: type[Exception]
 ) -> None:
     shop.publish(thresholds={"nonprod": {"require_approval_from_usd": "500.00"}})
     budget = shop.budget("1000.00")
-    earlier = shop.ask("10.00", key="earlier", run_id="run-1")
+    shop.ask("10.00", key="earlier", run_id="run-1")
     special = {
         "key taken": lambda: ask(shop, "10.00", "earlier", run_id="run-1"),
         "run shared": lambda: ask(shop, "15.00", "other", run_id="run-1"),
         "approval": lambda: ask(shop, "600.00", "large"),
-        "published": lambda: ask(shop, "10.00", "plain"),
     }[kind]()
     batch = [ask(shop, "20.00", "first"), special, ask(shop, "30.00", "last")]
-    if kind == "published":
-        shop.publish(thresholds={"nonprod": {"require_approval_from_usd": "900.00"}})
 
     evaluate._settle(batch)
 
-    for one in batch:
-        with pytest.raises(Alone):
-            one.result()
-    assert shop.budget_state(budget)["pending_usd"] == 10
+    with pytest.raises(error):
+        special.result()
+    settled = [batch[0], batch[2]]
+    assert decisions(settled) == ["ALLOW", "ALLOW"]
+    assert transactions_of(shop, [one.result() for one in settled]) == 1
+    assert shop.budget_state(budget)["pending_usd"] == 60
+    if kind != "key taken":
+        # Nothing is left of it, its key neither.
+        key, amount = ("other", "15.00") if kind == "run shared" else ("large", "600.00")
+        run = {"run_id": "run-1"} if kind == "run shared" else {}
+        assert shop.ask(amount, key=key, **run)["replayed"] is False
+    check(shop)
+
+
+def test_a_batch_under_a_policy_that_is_no_longer_in_force_is_not_kept(shop: Shop) -> None:
+    shop.budget("1000.00")
+    batch = [ask(shop, "20.00", "first"), ask(shop, "30.00", "last")]
+    shop.publish(thresholds={"nonprod": {"require_approval_from_usd": "900.00"}})
+
+    evaluate._settle(batch)
+
+    assert [type(one.error) for one in batch] == [Alone] * 2
     answers = [shop.ask("20.00", key="first"), shop.ask("30.00", key="last")]
     assert [answer["replayed"] for answer in answers] == [False, False]
-    assert earlier["decision"] == "ALLOW"
     check(shop)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from enforcement.gate.ask import OutOfTime, TimeBudget, Timer
-from enforcement.gate.joint import MAX_TOGETHER, Alone, Lines, Waiting, take_batch
+from enforcement.gate.joint import MAX_TOGETHER, Alone, KeyTaken, Lines, Waiting, take_batch
 
 WAIT_SECONDS = 10.0
 
@@ -20,14 +20,14 @@ def waiting(
     key: str = "",
     *,
     run: str = "",
-    project: str = "shop",
+    tenant: int = 1,
     seconds: float = WAIT_SECONDS,
     **facts: Any,
 ) -> Waiting:
     """Return a question with what lines look at."""
     budget = TimeBudget(total_ms=int(seconds * 1000), lock_ms=1000)
     question = SimpleNamespace(
-        scope=SimpleNamespace(tenant_id=1, project_id=project, environment="nonprod", team=None),
+        scope=SimpleNamespace(tenant_id=tenant),
         claim=SimpleNamespace(source="terraform", stored_key=key) if key else None,
         change=SimpleNamespace(lock_names=lambda: (f"run:{run}",) if run else ()),
         gate_input=SimpleNamespace(parent_decision_id=facts.get("parent")),
@@ -91,11 +91,26 @@ def test_those_who_came_meanwhile_are_settled_together_in_their_order() -> None:
     assert lines._lines == {}
 
 
-def test_other_accounts_do_not_wait() -> None:
+def test_who_waits_with_a_key_that_was_claimed_meanwhile_goes_to_its_replay() -> None:
+    lines, settler = Lines(), Settler()
+    asked = [waiting("a"), waiting("b"), waiting("a"), waiting(""), waiting("a")]
+    with ThreadPoolExecutor(8) as pool:
+        calls = start(pool, lines, settler, *asked)
+        settler.may_go_on.set()
+        for place in (2, 4):
+            with pytest.raises(KeyTaken):
+                calls[place].result(WAIT_SECONDS)
+        for place in (0, 1, 3):
+            assert calls[place].result(WAIT_SECONDS) == {"of": id(asked[place])}
+    assert settler.batches == [asked[:1], [asked[1], asked[3]]]
+    assert lines._lines == {}
+
+
+def test_other_tenants_do_not_wait() -> None:
     lines, settler = Lines(), Settler()
     with ThreadPoolExecutor(4) as pool:
         calls = start(pool, lines, settler, waiting("a"))
-        other = waiting("b", project="other")
+        other = waiting("b", tenant=2)
         assert lines.settle(other, settler) == {"of": id(other)}
         settler.may_go_on.set()
         calls[0].result(WAIT_SECONDS)
