@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -128,13 +128,27 @@ def chain(tenant_id: uuid.UUID, head: Head, facts: Iterable[EntryFacts]) -> list
     return entries
 
 
-def open_entry(tenant_id: uuid.UUID, facts: EntryFacts) -> tuple[str, str]:
-    """Return an entry's canonical text in two parts: its sequence, once known, goes between."""
-    text = canonical_bytes(to_document(tenant_id, 0, facts)).decode()
-    # A quotation mark inside a value is escaped, so that this is the member and nothing else.
-    head, member, tail = text.partition(_OPEN_SEQUENCE)
-    assert member
-    return head + _OPEN_SEQUENCE[:-2], "," + tail
+def open_entries(tenant_id: uuid.UUID, facts: Sequence[EntryFacts]) -> list[tuple[str, str]]:
+    """Return each entry's canonical text in two parts: its sequence, once known, goes between.
+
+    Entries of one decision differ in few members; what two share is written out once.
+    """
+    opened: list[tuple[str, str]] = []
+    document: dict[str, Any] = {}
+    for place, fact in enumerate(facts):
+        if place == 0:
+            document = to_document(tenant_id, 0, fact)
+        else:
+            for name in COLUMNS:
+                value = getattr(fact, name)
+                if value is not getattr(facts[place - 1], name):
+                    document[name] = _to_member(name, value)
+        text = canonical_bytes(document).decode()
+        # A quotation mark inside a value is escaped, so that this is the member and nothing else.
+        head, member, tail = text.partition(_OPEN_SEQUENCE)
+        assert member
+        opened.append((head + _OPEN_SEQUENCE[:-2], "," + tail))
+    return opened
 
 
 _OPEN_SEQUENCE: Final = ',"sequence":0,'
@@ -149,13 +163,16 @@ def to_document(tenant_id: uuid.UUID, sequence: int, facts: EntryFacts) -> dict[
     """Return an entry as a JSON document: amounts and ids as strings, times in UTC."""
     document: dict[str, Any] = {"tenant_id": str(tenant_id), "sequence": sequence}
     for name in COLUMNS:
-        value = getattr(facts, name)
-        if isinstance(value, Decimal):
-            # As the column holds it: an entry must read back as the bytes that were hashed.
-            places = HOURLY_PLACES if name == "hourly_delta_usd" else MONTHLY_PLACES
-            value = round_amount(value, places=places)
-        document[name] = to_json(value)
+        document[name] = _to_member(name, getattr(facts, name))
     return document
+
+
+def _to_member(name: str, value: Any) -> Any:
+    if isinstance(value, Decimal):
+        # As the column holds it: an entry must read back as the bytes that were hashed.
+        places = HOURLY_PLACES if name == "hourly_delta_usd" else MONTHLY_PLACES
+        value = round_amount(value, places=places)
+    return to_json(value)
 
 
 def to_json(value: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from enforcement.ledger.domain import EntryFacts, open_entry
+from enforcement.ledger.domain import EntryFacts, open_entries
 from valdrix.kernel.db import Call, call_now, transaction_required
 
 _APPEND = "SELECT enforcement_append_ledger(%s::json)"
@@ -31,4 +31,4 @@ def append(*, tenant_id: uuid.UUID, facts: Sequence[EntryFacts]) -> int:
 
 def append_calls(*, tenant_id: uuid.UUID, facts: Sequence[EntryFacts]) -> list[Call]:
     """Return the writes of :func:`append` as calls to be sent with others, behind all of them."""
-    return [(_APPEND, orjson.dumps(open_entry(tenant_id, fact)).decode()) for fact in facts]
+    return [(_APPEND, orjson.dumps(parts).decode()) for parts in open_entries(tenant_id, facts)]
