@@ -22,9 +22,8 @@ RUN DJANGO_SECRET_KEY=only-for-collectstatic \
     python manage.py collectstatic --noinput
 USER valdrix
 EXPOSE 8000
-# Threads of one process settle together what they ask about the same accounts.
-CMD ["gunicorn", "valdrix.wsgi:application", "--bind=0.0.0.0:8000", "--worker-class=gthread", \
-     "--workers=4", "--threads=18", "--timeout=60", "--graceful-timeout=20", "--worker-tmp-dir=/dev/shm", \
+CMD ["gunicorn", "valdrix.wsgi:application", "--bind=0.0.0.0:8000", "--workers=4", "--threads=18", \
+     "--timeout=60", "--graceful-timeout=20", "--worker-tmp-dir=/dev/shm", \
      "--config=python:valdrix.gunicorn_conf", "--no-control-socket"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/live', timeout=4)"]

@@ -11,6 +11,10 @@ from typing import Any, Final
 _METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 _AT_ONCE: Final = "WEB_REQUESTS_AT_ONCE"
 
+# Threads of one process settle together what they ask about the same accounts.
+worker_class = "valdrix.gunicorn_worker.ProblemWorker"
+limit_request_line = 8190
+
 accesslog = "-"
 # The path without its query: whoever puts a credential there must not find it in a log.
 access_log_format = '%(h)s %(t)s "%(m)s %(U)s" %(s)s %(B)s %(M)sms'

@@ -300,6 +300,7 @@ def server(database: None, tmp_path: Path) -> Iterator[Server]:
             [
                 *(sys.executable, "-m", "gunicorn", "valdrix.wsgi:application"),
                 *(f"--bind=fd://{listening.fileno()}", "--workers=1", "--graceful-timeout=1"),
+                *("--config=python:valdrix.gunicorn_conf", "--no-control-socket"),
             ],
             cwd=PROJECT,
             env=server_environment(),
@@ -363,6 +364,28 @@ def test_bounds_and_lengths_over_a_socket(server: Server, tenant: World) -> None
     small = b'{"name": "x", "role": "member"}'
     status, headers, body = server.send(head(key, Content_Length=len(small)), small)
     assert (status, headers["cache-control"]) == (201, "no-store")
+
+
+UNREADABLE = (
+    (f"GET /{'x' * 9_000} HTTP/1.1\nHost: localhost\n\n", 414, "uri_too_long"),
+    (f"GET /{'x' * 300_000} HTTP/1.1\nHost: localhost\n\n", 414, "uri_too_long"),
+    (f"GET / HTTP/1.1\nX-A: {'x' * 9_000}\n\n", 431, "header_fields_too_large"),
+    ("GET / HTTP/1.1\n" + "X-A: xxx\n" * 120 + "\n", 431, "header_fields_too_large"),
+    ("GET / HTTP/1.1\nHost: localhost\nExpect: xxx\n\n", 417, "expectation_failed"),
+    ("xxx xxx\n\n", 400, "malformed_request"),
+    ("GET / HTTP/1.1\nHost: localhost\nxxx xxx: 1\n\n", 400, "malformed_request"),
+    ("POST / HTTP/1.1\nTransfer-Encoding: xxx, chunked\n\n", 411, "length_required"),
+)
+
+
+def test_what_cannot_be_read_is_answered_like_every_refusal(server: Server) -> None:
+    for request_head, status, code in UNREADABLE:
+        got, headers, body = server.send(request_head)
+        assert (got, body["code"], body["status"]) == (status, code, status)
+        assert headers["content-type"] == "application/problem+json"
+        assert headers["x-request-id"] == body["request_id"]
+        assert "xxx" not in json.dumps(body)
+    assert "xxx" not in server.log.read_text()
 
 
 def test_the_server_s_log_has_no_key(server: Server, tenant: World) -> None:

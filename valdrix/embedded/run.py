@@ -175,8 +175,6 @@ class Run:
         return (
             "valdrix.wsgi:application",
             f"--bind={postmaster.HOST}:{self._port}",
-            # Threads of one process settle together what they ask about the same accounts.
-            "--worker-class=gthread",
             f"--workers={os.environ.get('WEB_CONCURRENCY', '2')}",
             f"--threads={os.environ.get('WEB_THREADS', '72')}",
             "--timeout=60",

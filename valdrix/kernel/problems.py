@@ -6,8 +6,13 @@ Exceptions live beside the code that raises them, subclass :class:`Refused` and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
+
+CONTENT_TYPE: Final = "application/problem+json"
+_TYPE_PREFIX: Final = "urn:valdrix:problem:"
 
 STATUS_BY_CODE: Final[dict[str, int]] = {
     # 400: cannot be parsed
@@ -81,10 +86,12 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "tenant_exists": 409,
     "user_exists": 409,
     "workload_issuer_not_active": 409,
-    # 411, 413, 415, 422, 429
+    # 411, 413 to 417, 422, 429, 431
     "length_required": 411,
     "body_too_large": 413,
+    "uri_too_long": 414,
     "unsupported_media_type": 415,
+    "expectation_failed": 417,
     "delta_mismatch": 422,
     "invalid_amount": 422,
     "ceiling_required": 422,
@@ -98,6 +105,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "run_task_host_not_allowed": 422,
     "sign_in_locked": 429,
     "throttled": 429,
+    "header_fields_too_large": 431,
     # 5xx
     "internal_error": 500,
     "database_unavailable": 503,
@@ -166,6 +174,25 @@ class NotAllowed(Refused):
     """The caller's own tenant, but not the caller's to do (403)."""
 
     code = "permission_denied"
+
+
+def build_problem(
+    code: str, detail: str, *, request_id: str | None, errors: Iterable[FieldError] = ()
+) -> dict[str, Any]:
+    """Return the problem document of a refusal with this code (RFC 9457)."""
+    status = STATUS_BY_CODE[code]
+    body: dict[str, Any] = {
+        "type": _TYPE_PREFIX + code,
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    documents = [error.to_document() for error in errors]
+    if documents:
+        body["errors"] = documents
+    return body
 
 
 def escape_pointer(token: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
@@ -15,11 +14,15 @@ from rest_framework import exceptions
 
 from valdrix.kernel.db import is_database_down, sqlstate_of
 from valdrix.kernel.metrics import DB_ERRORS
-from valdrix.kernel.problems import STATUS_BY_CODE, FieldError, Refused
+from valdrix.kernel.problems import (
+    CONTENT_TYPE,
+    STATUS_BY_CODE,
+    FieldError,
+    Refused,
+    build_problem,
+)
 from valdrix.kernel.request_context import current_request_id
 
-CONTENT_TYPE: Final = "application/problem+json"
-_TYPE_PREFIX: Final = "urn:valdrix:problem:"
 _STATEMENT_TIMEOUT: Final = "57014"
 _CHALLENGE: Final = 'Bearer realm="valdrix"'
 _LOCK_TIMEOUT: Final = "55P03"
@@ -48,19 +51,7 @@ def problem_document(
     code: str, detail: str, *, errors: Iterable[FieldError] = ()
 ) -> dict[str, Any]:
     """Return the problem document of a refusal with this code (RFC 9457)."""
-    status = STATUS_BY_CODE[code]
-    body: dict[str, Any] = {
-        "type": _TYPE_PREFIX + code,
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-        "request_id": current_request_id(),
-    }
-    documents = [error.to_document() for error in errors]
-    if documents:
-        body["errors"] = documents
-    return body
+    return build_problem(code, detail, request_id=current_request_id(), errors=errors)
 
 
 def problem_response(

@@ -1,0 +1,95 @@
+"""The worker that gunicorn serves with: threads, and refusals of its own as problem documents.
+
+What is no HTTP request, or one beyond gunicorn's bounds, never reaches Django. Gunicorn itself
+would answer a page of HTML, and close in a way that can lose the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from gunicorn.http import errors
+from gunicorn.workers.gthread import ThreadWorker
+
+from valdrix.kernel.ids import new_id
+from valdrix.kernel.problems import CONTENT_TYPE, STATUS_BY_CODE, build_problem
+
+_BY_KIND: Final[tuple[tuple[type[Exception], str, str], ...]] = (
+    (errors.LimitRequestLine, "uri_too_long", "The request's target is too long."),
+    (
+        errors.LimitRequestHeaders,
+        "header_fields_too_large",
+        "The request has too many header fields, or too long ones.",
+    ),
+    (errors.ExpectationFailed, "expectation_failed", "Only 100-continue can be expected."),
+    (
+        errors.UnsupportedTransferCoding,
+        "length_required",
+        "Send the body with a Content-Length.",
+    ),
+)
+_OUR_FAULT: Final = (
+    errors.ConfigurationProblem,
+    errors.InvalidResponseHeader,
+    errors.InvalidResponseHeaderName,
+)
+_DRAIN_SECONDS: Final = 1.0
+_DRAIN_BYTES: Final = 1024 * 1024
+_CHUNK_BYTES: Final = 64 * 1024
+
+
+class ProblemWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
+    """Answers a request that cannot be read with a problem document, and then closes."""
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what gunicorn could not read, or could not bring to an end."""
+        code, detail = refusal_of(exc)
+        if code == "internal_error":
+            self.log.error("a request failed outside the application", exc_info=exc)
+        else:
+            self.log.warning("a request was refused unread: %s", code)
+        with contextlib.suppress(OSError):
+            client.settimeout(_DRAIN_SECONDS)
+            client.sendall(render(code, detail))
+            _drain(client)
+
+
+def refusal_of(error: BaseException) -> tuple[str, str]:
+    """Return the code of a refusal and what is said of it; the sender's own text is not echoed."""
+    for kind, code, detail in _BY_KIND:
+        if isinstance(error, kind):
+            return code, detail
+    if isinstance(error, errors.ParseException) and not isinstance(error, _OUR_FAULT):
+        return "malformed_request", "The request cannot be read."
+    return "internal_error", "A fault of Valdrix; it is logged."
+
+
+def render(code: str, detail: str) -> bytes:
+    """Return the whole answer, after which the connection closes."""
+    request_id = str(new_id())
+    body = orjson.dumps(build_problem(code, detail, request_id=request_id))
+    status = STATUS_BY_CODE[code]
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        "Connection: close\r\n"
+        f"Content-Type: {CONTENT_TYPE}\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        f"X-Request-ID: {request_id}\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+def _drain(client: socket.socket) -> None:
+    """Read what the client still sends: closing over unread bytes would reset the connection."""
+    client.shutdown(socket.SHUT_WR)
+    until, left = time.monotonic() + _DRAIN_SECONDS, _DRAIN_BYTES
+    while left > 0 and time.monotonic() < until:
+        read = client.recv(_CHUNK_BYTES)
+        if not read:
+            return
+        left -= len(read)
