@@ -96,6 +96,11 @@ bench: $(DEV_STAMP)
 	@$(VENV)/bin/python -m tests.benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(HISTORY),--history $(HISTORY)) $(if $(OUT),--out $(OUT)) $(if $(STEP),--step "$(STEP)")
 
+# make bench-flood  one tenant's flood and another's p99 (minutes): writes docs/ops/flood.md
+.PHONY: bench-flood
+bench-flood: $(DEV_STAMP)
+	@$(VENV)/bin/python -m tests.benchmarks.flood $(if $(STORE),--store $(STORE)) $(if $(OUT),--out $(OUT))
+
 # make certify-telemetry   the whole C1 matrix, a million events into a dead store, and 2,000 gates
 # with telemetry off, on and broken (minutes, 6 GB of disk): writes docs/ops/evidence/telemetry_*
 .PHONY: certify-telemetry

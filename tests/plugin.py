@@ -37,6 +37,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     os.environ.setdefault("SECRET_SEALING_KEYS", secrets.token_urlsafe(32))
     # Thousands of tests call from one address; limits are theirs who set them.
     os.environ.setdefault("RATE_LIMIT_PER_MINUTE", "1000000")
+    os.environ.setdefault("TENANT_API_PER_MINUTE", "6000000")
     os.environ.setdefault("ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP", "100000")
     os.environ.setdefault("ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP", "10000000")
     if not os.environ.get("THROTTLE_DIRECTORY"):

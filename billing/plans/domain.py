@@ -20,3 +20,12 @@ MONTHLY_EXPOSURE_CEILING_USD: Final[dict[str, Decimal]] = {
     ENTERPRISE: Decimal("10000000.0000"),
 }
 """What a tier lets a tenant commit in a month when the policy names no ceiling of its own."""
+
+API_CALLS_PER_MINUTE: Final[dict[str, int]] = {
+    FREE: 300,
+    STARTER: 600,
+    GROWTH: 1_500,
+    PRO: 3_000,
+    ENTERPRISE: 6_000,
+}
+"""How often a tenant may call what is no gate, within any minute (SPEC 16)."""

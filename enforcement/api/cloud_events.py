@@ -19,6 +19,7 @@ from enforcement.api.cloud_event_schema import (
 )
 from enforcement.api.gates import BATCH_LIMIT, KEY_HEADER, GateView, answer, ask_gate
 from governance.api.callers import principal_of
+from governance.api.throttling import gate_calls_per_minute
 from governance.identity.domain import Principal
 from valdrix.kernel.http.bodies import WholeBodyParser, parse_json
 from valdrix.kernel.http.problem_response import problem_document
@@ -26,8 +27,6 @@ from valdrix.kernel.problems import FieldError, InvalidRequest, Refused
 
 _JSON: Final = "application/json"
 _SPEC_VERSION_HEADER: Final = "ce-specversion"
-_RATE_PER_MINUTE: Final = 36_000
-"""What a tenant's gates take by default, and what a sender is told that it may send."""
 _ORIGIN: Final = re.compile(r"[A-Za-z0-9.*_-]{1,253}(?::[0-9]{1,5})?", re.ASCII)
 
 
@@ -93,11 +92,12 @@ def _whole_body(request: Request) -> bytes:
 
 
 def _granted(request: Request) -> int:
-    """Return the rate that a sender may use, in requests a minute."""
+    """Return the rate that a sender may use, in requests a minute: what the tenant's gates take."""
+    most = gate_calls_per_minute(str(principal_of(request).tenant_id))
     asked = request.headers.get("WebHook-Request-Rate", "")
     if not (asked.isascii() and asked.isdigit() and len(asked) < 10 and int(asked) > 0):
-        return _RATE_PER_MINUTE
-    return min(int(asked), _RATE_PER_MINUTE)
+        return most
+    return min(int(asked), most)
 
 
 def _ask(

@@ -6,6 +6,7 @@ forgery by another site; a key in the query string is not looked at, because add
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, NoReturn
 
 from django.db import DatabaseError, InterfaceError
@@ -15,6 +16,7 @@ from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
 from governance.api.remembered import remembered
+from governance.api.throttling import take_beforehand
 from governance.api.workload_tokens import find_workload_principal
 from governance.identity.domain import ApiKeyText, Principal, read_key_text
 from governance.identity.queries import find_key_principal
@@ -55,24 +57,25 @@ class ApiKeyAuthentication(BaseAuthentication):
             refuse_credential(request)
         if text is None:
             return None
-        principal = self._find_speaker(text)
+        principal = self._find_speaker(request, text)
         AUTH_ATTEMPTS.labels("failed" if principal is None else "ok").inc()
         if principal is None:
             refuse_credential(request)
         return principal, principal
 
-    def _find_speaker(self, text: str) -> Principal | None:
+    def _find_speaker(self, request: Request, text: str) -> Principal | None:
         """Return whom a credential's text speaks for: a key's, or a workload's token.
 
         :raises WorkloadTokenExpired: when a token's time is over.
+        :raises Throttled: when whom it spoke for a moment ago has used up a limit.
         """
         if looks_like_token(text):
-            try:
-                return find_workload_principal(text, now=timezone.now())
-            except TokenExpired:
-                raise WorkloadTokenExpired("The token has expired.") from None
+            return _find_workload(request, text)
         key = read_key_text(text)
-        return None if key is None else self.find_principal(key)
+        if key is None:
+            return None
+        take_beforehand(request, remembered.find(key.digest))
+        return self.find_principal(key)
 
     def find_principal(self, key: ApiKeyText) -> Principal | None:
         """Return whom a well-formed key speaks for; the one place that asks the database.
@@ -98,6 +101,21 @@ class ApiKeyAuthentication(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge of a 401 (RFC 9110, section 11.6.1)."""
         return 'Bearer realm="valdrix"'
+
+
+def _find_workload(request: Request, text: str) -> Principal | None:
+    digest = hashlib.sha256(text.encode()).digest()
+    take_beforehand(request, remembered.find(digest))
+    try:
+        principal = find_workload_principal(text, now=timezone.now())
+    except TokenExpired:
+        remembered.forget(digest)
+        raise WorkloadTokenExpired("The token has expired.") from None
+    if principal is None:
+        remembered.forget(digest)
+    else:
+        remembered.keep(digest, principal)
+    return principal
 
 
 def refuse_credential(request: Request) -> NoReturn:

@@ -17,6 +17,7 @@ from governance.api.authentication import (
     read_credential,
 )
 from governance.api.remembered import remembered
+from governance.api.throttling import take_beforehand
 from governance.identity.domain import Principal
 from governance.integrations.domain import CLUSTER, SECRET_PREFIX
 from governance.integrations.queries import find_active_integration, find_caller, read_secret
@@ -42,6 +43,7 @@ class ClusterAuthentication(ApiKeyAuthentication):
         if text is None or not text.startswith(SECRET_PREFIX):
             return super().authenticate(request)
         integration_id = request.parser_context["kwargs"]["integration_id"]
+        take_beforehand(request, remembered.find(_digest(integration_id, text)))
         principal = self.find_cluster(integration_id, text)
         AUTH_ATTEMPTS.labels("failed" if principal is None else "ok").inc()
         if principal is None:
@@ -53,7 +55,7 @@ class ClusterAuthentication(ApiKeyAuthentication):
 
         While the database is down, a secret that was good within the last minute still speaks.
         """
-        digest = hashlib.sha256(f"{integration_id} {text}".encode()).digest()
+        digest = _digest(integration_id, text)
         try:
             with time_limit(JUDGED_WITHIN_SECONDS):
                 principal = _prove(integration_id, text)
@@ -68,6 +70,10 @@ class ClusterAuthentication(ApiKeyAuthentication):
         else:
             remembered.keep(digest, principal)
         return principal
+
+
+def _digest(integration_id: uuid.UUID, text: str) -> bytes:
+    return hashlib.sha256(f"{integration_id} {text}".encode()).digest()
 
 
 def _prove(integration_id: uuid.UUID, text: str) -> Principal | None:

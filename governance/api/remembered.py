@@ -1,7 +1,8 @@
-"""Authentications that this process made a short while ago, for while the database is down.
+"""Authentications that this process made a short while ago.
 
-They are used only then: with the database up every request is checked, so that a revoked key is
-refused at once (SPEC 3.7).
+They stand for the database only while it is down: with it up every request is checked, so that a
+revoked key is refused at once (SPEC 3.7). They also say whose limits a request counts against
+before it is checked, so that a flood is refused without asking the database.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Throttles of authenticated calls: by tenant, and for gates also over all tenants (BSAFE-006)."""
+"""Throttles of authenticated calls, and that of gates: by tenant and over all (BSAFE-006)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from django.conf import settings
+from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
@@ -17,17 +18,24 @@ from valdrix.kernel.throttling.windows import Limit
 GATE_NAMESPACE: Final = "enforcement_gate"
 
 
-class _Throttle(BaseThrottle):
+class Throttle(BaseThrottle):
     """Refuses a request when one of its limits is used up; without a principal it has none."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
         """Take a token of each limit and tell whether the request may go on."""
         principal = request.user
-        limits = self.limits(principal) if isinstance(principal, Principal) else ()
+        if not isinstance(principal, Principal) or _has_paid(request, principal):
+            return True
+        return self.take(principal)
+
+    def take(self, principal: Principal) -> bool:
+        """Take a token of each of a principal's limits, or of none, and tell whether it did."""
+        limits = self.limits(principal)
         if not limits:
             return True
         taken = limiter().take([limit for _, limit in limits])
-        self.observe(limits, taken.used)
+        if taken.used:
+            self.observe(limits, taken.used)
         if taken.refused is None:
             return True
         RATE_LIMIT_REJECTIONS.labels(limits[taken.refused][0]).inc()
@@ -46,16 +54,28 @@ class _Throttle(BaseThrottle):
         """See how full the limits are."""
 
 
-class TenantThrottle(_Throttle):
-    """Bounds a tenant's calls of everything but gates."""
+def take_beforehand(request: Request, known: Principal | None) -> None:
+    """Take a request's tokens for whom its credential spoke for a moment ago, if that is known.
 
-    def limits(self, principal: Principal) -> Sequence[tuple[str, Limit]]:
-        """Return the tenant's own limit."""
-        name = f"api:{principal.tenant_id}"
-        return (("tenant", Limit(name, settings.TENANT_API_PER_MINUTE, 60.0)),)
+    A flood is then refused before the database is asked whose credential it is. What it speaks for
+    now is judged afterwards as always; a credential that ended meanwhile has cost a token.
+
+    :raises Throttled: when a limit is used up.
+    """
+    if known is None:
+        return
+    view = request.parser_context["view"]
+    for throttle in view.get_throttles():
+        if isinstance(throttle, Throttle) and not throttle.take(known):
+            raise Throttled(throttle.wait())
+    request.tokens_taken_of = known.tenant_id  # type: ignore[attr-defined] # read below
 
 
-class GateThrottle(_Throttle):
+def _has_paid(request: Request, principal: Principal) -> bool:
+    return getattr(request, "tokens_taken_of", None) == principal.tenant_id
+
+
+class GateThrottle(Throttle):
     """Bounds gates: each tenant, and all tenants together in one namespace of all gate routes.
 
     No tenant can use up what all share: half of the cap is the most that one may take.
@@ -70,6 +90,11 @@ class GateThrottle(_Throttle):
         for (kind, limit), count in zip(limits, used, strict=True):
             if kind == GATE_NAMESPACE:
                 GATE_SATURATION.set(count / limit.amount)
+
+
+def gate_calls_per_minute(tenant: str) -> int:
+    """Return the most that a tenant's gates take within a minute, whatever others ask."""
+    return min(int(limit.amount * 60 / limit.window_seconds) for _, limit in gate_limits(tenant))
 
 
 def gate_limits(tenant: str) -> tuple[tuple[str, Limit], ...]:

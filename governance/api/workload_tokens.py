@@ -34,7 +34,7 @@ def find_workload_principal(text: str, *, now: datetime) -> Principal | None:
     try:
         token = read_unverified(text)
         with reading(token.tenant_id):
-            registered = find_speaking(token.tenant_id, token.issuer)
+            registered, plan = find_speaking(token.tenant_id, token.issuer)
         row = _find_meeting(token, registered, now)
     except TokenExpired:
         raise
@@ -49,6 +49,7 @@ def find_workload_principal(text: str, *, now: datetime) -> Principal | None:
         person_id=row.person_id,
         role=MEMBER,
         projects=frozenset({row.project_id}),
+        plan=plan,
     )
     actor = Actor(row.tenant_id, principal.principal_id, None, now)
     note_use(actor=actor, row=row)

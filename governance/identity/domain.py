@@ -49,6 +49,7 @@ class Principal:
     :ivar person_id: the responsible person; separation of duties compares persons.
     :ivar role: the weaker of the credential's own role and the person's membership.
     :ivar projects: the projects the credential is bound to; None means all of the tenant.
+    :ivar plan: what the tenant's plan is called by whoever sells it; None where nobody said.
     :ivar has_second_factor: whether a person proved one in the session they act in; no key does.
     """
 
@@ -59,6 +60,7 @@ class Principal:
     scopes: frozenset[str] = frozenset()
     projects: frozenset[str] | None = None
     has_second_factor: bool = False
+    plan: str | None = None
 
     @property
     def is_authenticated(self) -> bool:

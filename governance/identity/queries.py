@@ -39,14 +39,14 @@ def find_key_principal(key: ApiKeyText) -> Principal | None:
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT tenant_id, key_id, person_id, key_role, membership_role, scopes, projects"
+            "SELECT tenant_id, key_id, person_id, key_role, membership_role, scopes, projects, plan"
             " FROM governance_authenticate_key(%s, %s)",
             [key.lookup, key.digest],
         )
         row = cursor.fetchone()
     if row is None:
         return None
-    tenant_id, key_id, person_id, key_role, membership_role, scopes, projects = row
+    tenant_id, key_id, person_id, key_role, membership_role, scopes, projects, plan = row
     return Principal(
         tenant_id=tenant_id,
         principal_id=f"key:{key_id}",
@@ -54,6 +54,7 @@ def find_key_principal(key: ApiKeyText) -> Principal | None:
         role=weaker_role(key_role, membership_role),
         scopes=frozenset(scopes),
         projects=None if projects is None else frozenset(projects),
+        plan=plan,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 
+from django.db.models import F, Func, TextField
+
 from governance.identity.models import Membership
 from governance.workloads.models import WorkloadIssuer
 
@@ -28,17 +30,22 @@ def find_issuers(
     return list(rows.order_by("-pk")[:limit])
 
 
-def find_speaking(tenant_id: uuid.UUID, issuer: str) -> list[WorkloadIssuer]:
-    """Return what is registered for an issuer and in use, oldest first.
+def find_speaking(tenant_id: uuid.UUID, issuer: str) -> tuple[list[WorkloadIssuer], str | None]:
+    """Return what is registered for an issuer and in use, oldest first, and the tenant's plan.
 
     Whatever a person answers for stops when they leave or are deactivated.
     """
     people = Membership.objects.filter(tenant_id=tenant_id, user__is_active=True)
-    return list(
+    rows = (
         WorkloadIssuer.objects.filter(
             tenant_id=tenant_id,
             issuer=issuer,
             revoked_at__isnull=True,
             person_id__in=people.values("user_id"),
-        ).order_by("pk")[:_MOST_OF_ONE_ISSUER]
+        )
+        .annotate(
+            plan=Func(F("tenant_id"), function="governance_plan_of", output_field=TextField())
+        )
+        .order_by("pk")[:_MOST_OF_ONE_ISSUER]
     )
+    return list(rows), next((row.plan for row in rows), None)

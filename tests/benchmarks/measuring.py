@@ -103,6 +103,18 @@ class Load:
 
         :raises NotMeasured: when an answer was not a 2xx or 3xx, or a connection broke.
         """
+        figures = self.send(seconds)
+        if figures["bad_status"] or figures["broken"]:
+            raise NotMeasured(f"{self.path}: {figures}")
+        return Reading(
+            figures["requests"] / figures["seconds"], figures["p50_ms"], figures["p99_ms"]
+        )
+
+    def send(self, seconds: float) -> dict[str, Any]:
+        """Send for some seconds and return the load generator's figures, refusals among them.
+
+        :raises NotMeasured: when it could not be run.
+        """
         told = {
             "BENCH_KEYS": str(self.keys_file),
             "BENCH_METHOD": self.method,
@@ -126,12 +138,8 @@ class Load:
         _, found, result = done.stdout.partition("RESULT ")
         if done.returncode != 0 or not found:
             raise NotMeasured(f"{self.path}: {done.stdout} {done.stderr}")
-        figures = orjson.loads(result)
-        if figures["bad_status"] or figures["broken"]:
-            raise NotMeasured(f"{self.path}: {figures}")
-        return Reading(
-            figures["requests"] / figures["seconds"], figures["p50_ms"], figures["p99_ms"]
-        )
+        figures: dict[str, Any] = orjson.loads(result)
+        return figures
 
 
 def run_pgbench(

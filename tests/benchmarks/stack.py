@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +53,15 @@ class Stack:
 
 
 @contextmanager
-def running_stack() -> Iterator[Stack]:
+def running_stack(settings: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """Run an empty, migrated database and gunicorn for the time of the block.
+
+    :param settings: further environment of the programs.
 
     It also sets this process up as a Django process on that database, for the arrangements.
     """
     with throwaway_postgres() as server:
-        environment = _environment(server)
+        environment = _environment(server) | dict(settings or {})
         state = server.log.parent.parent
         folder = state / "bench"
         folder.mkdir()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Unpack
 
+from billing.plans.models import Subscription
 from governance.audit.operations import Actor
 from governance.identity.domain import (
     ADMIN,
@@ -20,6 +21,7 @@ from governance.identity.domain import (
 )
 from governance.identity.operations import KeyTerms, admit_member, found_tenant, issue_api_key
 from governance.models import User
+from valdrix.kernel.db import transaction
 from valdrix.kernel.ids import new_id
 
 
@@ -96,6 +98,14 @@ def issue_key(tenant_id: uuid.UUID, **terms: Unpack[KeyTerms]) -> tuple[uuid.UUI
         **terms,
     )
     return key.pk, text
+
+
+def put_on_tier(world: World, tier: str) -> None:
+    """Commit the tier that a tenant is on."""
+    with transaction(world.id):
+        Subscription.objects.update_or_create(
+            tenant_id=world.id, defaults={"tier": tier, "since_at": datetime.now(UTC)}
+        )
 
 
 def _username(role: str, slug: str) -> str:

@@ -226,11 +226,20 @@ def handshake(shop: Shop, key: str | None = None, **headers: str) -> HttpRespons
 
 
 @pytest.mark.parametrize(
-    ("asked", "granted"), [("120", "120"), ("90000", "36000"), ("x", "36000"), ("0", "36000")]
+    ("asked", "of_all", "granted"),
+    [
+        ("120", 120_000, "120"),
+        ("90000", 120_000, "36000"),
+        ("x", 120_000, "36000"),
+        ("0", 120_000, "36000"),
+        ("90000", 1_000, "500"),
+    ],
 )
-def test_a_sender_with_a_credential_is_granted_what_it_asks(
-    shop: Shop, asked: str, granted: str
+def test_a_sender_with_a_credential_is_granted_what_it_asks_within_the_tenant_s_limits(
+    shop: Shop, settings: Any, asked: str, of_all: int, granted: str
 ) -> None:
+    settings.ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP = 600
+    settings.ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP = of_all
     response = handshake(shop, Origin="eventemitter.example", Rate=asked)
 
     assert response.status_code == 204

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ from django.db import connection
 from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
-from governance.api import throttling
+from billing.plans.domain import API_CALLS_PER_MINUTE, FREE, PRO, STARTER
+from governance.api import authentication, throttling
+from governance.identity.domain import Principal, read_key_text
+from governance.identity.queries import find_key_principal
+from governance.models import ApiKey
 from tests.client import Api
 from tests.factories.headroom import Shop
-from tests.factories.tenants import World
+from tests.factories.tenants import World, put_on_tier
 from valdrix.kernel.addresses import read_networks
+from valdrix.kernel.db import transaction
 from valdrix.kernel.http import throttling as by_address
 from valdrix.kernel.http.client_address import client_address
 from valdrix.kernel.metrics import render_metrics
@@ -45,7 +51,7 @@ class Clock:
 def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     """Let limits count for this test alone, by a clock of its own."""
     made = Clock()
-    counts = Limiter(in_redis=None, in_file=SharedFile(tmp_path / "counts", clock=made))
+    counts = Limiter(in_redis=None, in_file=SharedFile(tmp_path / "counts", clock=made), clock=made)
     monkeypatch.setattr(throttling, "limiter", lambda: counts)
     monkeypatch.setattr(by_address, "limiter", lambda: counts)
     yield made
@@ -91,17 +97,51 @@ def test_one_tenant_cannot_use_up_what_all_share(
     assert metric("valdrix_ops_enforcement_gate_saturation_ratio") == 1.0
 
 
-def test_a_refused_gate_costs_no_statement_beyond_its_credential(
-    clock: Clock, tenant: World, settings: Any
-) -> None:
+def test_a_refused_gate_costs_no_statement(clock: Clock, tenant: World, settings: Any) -> None:
     settings.ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP = 1
     ask(tenant)
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
+    with CaptureQueriesContext(connection) as queries:
         refused(ask(tenant))
-    assert len(queries) == 1
-    assert "governance_authenticate_key" in queries[0]["sql"]
+    assert len(queries) == 0
+    # Another key of the tenant is not known yet; beyond whose it is nothing is asked.
+    with CaptureQueriesContext(connection) as queries:
+        refused(Api().post("gate/terraform", BODY, key=tenant.admin.key))
+    assert ["governance_authenticate_key" in query["sql"] for query in queries] == [True]
+
+
+def test_a_known_credential_pays_once(clock: Clock, tenant: World, settings: Any) -> None:
+    settings.ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP = 5
+    assert [ask(tenant).status_code for _ in range(6)] == [200] * 5 + [429]
+
+
+def test_a_revoked_key_costs_at_most_one_token_more(
+    clock: Clock, tenant: World, settings: Any
+) -> None:
+    settings.ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP = 3
+    assert ask(tenant).status_code == 200
+    with transaction(tenant.id):
+        ApiKey.objects.filter(pk=tenant.member.key_id).update(revoked_at=datetime.now(UTC))
+    assert [ask(tenant).status_code for _ in range(5)] == [401] * 5
+    other = Api().post("gate/terraform", BODY, key=tenant.admin.key)
+    assert other.status_code == 200
+
+
+def test_a_flood_of_one_workload_s_token_is_refused_before_it_is_verified(
+    clock: Clock, tenant: World, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP = 1
+    asked = []
+
+    def find(text: str, *, now: datetime) -> Principal:
+        asked.append(text)
+        return tenant.member.principal
+
+    monkeypatch.setattr(authentication, "find_workload_principal", find)
+    statuses = [
+        Api().post("gate/terraform", BODY, key=f"a.{tenant.id}.c").status_code for _ in range(3)
+    ]
+    assert statuses == [200, 429, 429]
+    assert len(asked) == 1
 
 
 def test_a_limiter_that_is_down_stops_no_gate(
@@ -125,6 +165,38 @@ def test_other_calls_have_the_tenant_s_own_limit(
     assert 57 <= refused(answers[-1]) <= 63
     assert ask(tenant).status_code == 200
     assert Api().get("policies", key=other_tenant.member.key).status_code == 200
+
+
+def test_other_calls_are_limited_by_the_tier(
+    clock: Clock, tenant: World, other_tenant: World, settings: Any
+) -> None:
+    settings.TENANT_API_PER_MINUTE = None
+    put_on_tier(other_tenant, STARTER)
+
+    def calls(world: World, count: int) -> list[int]:
+        return [Api().get("budgets", key=world.owner.key).status_code for _ in range(count)]
+
+    # Who has no subscription is on the free tier.
+    few, more = API_CALLS_PER_MINUTE[FREE], API_CALLS_PER_MINUTE[STARTER]
+    assert calls(tenant, few + 1) == [200] * few + [429]
+    assert calls(other_tenant, few + 1) == [200] * (few + 1)
+    put_on_tier(tenant, STARTER)
+    # A process knows for a minute what the owner's key was good for; the admin's it has not seen.
+    again = [Api().get("budgets", key=tenant.admin.key).status_code for _ in range(more - few + 1)]
+    assert again == [200] * (more - few) + [429]
+
+
+def test_the_tier_costs_no_statement(clock: Clock, tenant: World, settings: Any) -> None:
+    settings.TENANT_API_PER_MINUTE = None
+    put_on_tier(tenant, PRO)
+    with CaptureQueriesContext(connection) as queries:
+        assert Api().get("policies/schema", key=tenant.member.key).status_code == 200
+    assert [query["sql"] for query in queries if "governance_auth" not in query["sql"]] == []
+    read = read_key_text(tenant.member.key)
+    assert read is not None
+    found = find_key_principal(read)
+    assert found is not None
+    assert found.plan == PRO
 
 
 def test_strangers_are_limited_by_address(clock: Clock, tenant: World, settings: Any) -> None:

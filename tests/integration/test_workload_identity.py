@@ -9,6 +9,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from billing.plans.domain import GROWTH
 from enforcement.models import Decision
 from governance.api import workload_tokens
+from governance.api.workload_tokens import find_workload_principal
 from governance.models import AuditEntry, User, WorkloadIssuer
 from governance.workloads import discovery
 from governance.workloads.discovery import KeySource
 from tests.client import Api
-from tests.factories.tenants import World
+from tests.factories.tenants import World, put_on_tier
 from tests.standin import LOOPBACK, Asked, Reply, StandIn, stand_in
 from valdrix.kernel.addresses import read_host_list
 from valdrix.kernel.db import platform_transaction, reading
@@ -110,6 +113,10 @@ def test_a_token_speaks_for_its_project_as_a_member(api: Api, tenant: World) -> 
         row = WorkloadIssuer.objects.get(pk=made["id"])
     assert (one.actor, one.person_id) == (f"workload:{made['id']}", tenant.owner.user_id)
     assert row.last_used_at is not None
+    put_on_tier(tenant, GROWTH)
+    speaker = find_workload_principal(good, now=datetime.now(UTC))
+    assert speaker is not None
+    assert speaker.plan == GROWTH
     other = ask(good, project_id="billing")
     assert (other.status_code, other.json()["code"]) == (403, "project_not_allowed")
     for method, path in (("GET", "ledger"), ("GET", "workload-issuers"), ("GET", "api-keys")):

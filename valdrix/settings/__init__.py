@@ -186,7 +186,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["valdrix.kernel.http.bodies.StrictJsonParser"],
     "DEFAULT_RENDERER_CLASSES": ["valdrix.kernel.http.rendering.OrjsonRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_THROTTLE_CLASSES": ["governance.api.throttling.TenantThrottle"],
+    "DEFAULT_THROTTLE_CLASSES": ["billing.api.throttling.TenantThrottle"],
     "EXCEPTION_HANDLER": "valdrix.kernel.http.problem_response.handle_exception",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
@@ -341,8 +341,11 @@ def _flag(name: str, *, default: bool) -> bool:
 
 # Limits: by address for whoever shows no credential, by tenant, and for gates over all tenants.
 RATE_LIMIT_PER_MINUTE = _number("RATE_LIMIT_PER_MINUTE", default=250, minimum=1, maximum=1_000_000)
-TENANT_API_PER_MINUTE = _number(
-    "TENANT_API_PER_MINUTE", default=6_000, minimum=60, maximum=6_000_000
+# None where each tenant's tier says it.
+TENANT_API_PER_MINUTE = (
+    _number("TENANT_API_PER_MINUTE", default=6_000, minimum=60, maximum=6_000_000)
+    if env.str("TENANT_API_PER_MINUTE", default="")
+    else None
 )
 ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP = _number(
     "ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP", default=600, minimum=1, maximum=100_000

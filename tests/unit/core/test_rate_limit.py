@@ -272,7 +272,7 @@ def test_a_redis_that_is_down_is_left_alone_and_the_machine_counts_for_itself(
     assert dead.asked == 1
     later = time.monotonic() + limiter_module.PAUSE_SECONDS + 1
     monkeypatch.setattr(limiter_module.time, "monotonic", lambda: later)
-    made.take((limit,))
+    made.take((Limit("another", 3, 60.0),))
     assert dead.asked == 2
 
 
@@ -373,3 +373,60 @@ def test_redis_forgets_what_is_over(redis_url: str) -> None:
     assert all(client.pttl(key) > 0 for key in keys)
     client.close()
     store.close()
+
+
+# --- Refusals that are remembered ----------------------------------------------------------------
+
+
+class Counting:
+    """A store that tells how often it was asked."""
+
+    def __init__(self, store: SharedFile) -> None:
+        self.store, self.asked = store, 0
+
+    def take(self, limits: Sequence[Limit]) -> Taken:
+        self.asked += 1
+        return self.store.take(limits)
+
+    def close(self) -> None:
+        """Leave the store to who made it."""
+
+
+def test_a_refusal_stands_until_the_next_part_and_asks_nobody(
+    counts: SharedFile, clock: Clock
+) -> None:
+    store = Counting(counts)
+    made = Limiter(in_redis=None, in_file=store, clock=clock)
+    limit = Limit("flood", 3, 1.0)
+    clock.now = 1000.001
+    assert [made.take((limit,)).is_allowed for _ in range(500)] == [True] * 3 + [False] * 497
+    assert store.asked == 4
+    clock.now = 1000.049
+    assert made.take((limit,)).wait_seconds == 2
+    assert store.asked == 4
+    clock.now = 1000.051
+    assert not made.take((limit,)).is_allowed
+    assert store.asked == 5
+    # Whoever has other limits is not meant.
+    assert made.take((Limit("other", 3, 1.0),)).is_allowed
+
+
+def test_remembering_refusals_changes_none_of_them(tmp_path: Path, clock: Clock) -> None:
+    plain = SharedFile(tmp_path / "plain", clock=clock)
+    limits = (Limit("tenant", 40, 1.0), Limit("all", 900, 60.0))
+    made = Limiter(in_redis=None, in_file=SharedFile(tmp_path / "kept", clock=clock), clock=clock)
+    for step in range(20_000):
+        clock.now = 1000.0 + step / 173
+        first, second = plain.take(limits), made.take(limits)
+        assert (first.refused, first.is_allowed) == (second.refused, second.is_allowed), step
+        assert 0 <= second.wait_seconds - first.wait_seconds <= 1
+    plain.close()
+    made.close()
+
+
+def test_remembered_refusals_are_bounded(counts: SharedFile, clock: Clock) -> None:
+    made = Limiter(in_redis=None, in_file=counts, clock=clock)
+    for number in range(limiter_module._MOST_REMEMBERED + 10):
+        key = (Limit(f"tenant-{number}", 1, 60.0),)
+        made._remember(key, Taken(0, 1, (1,), 3.0))
+    assert len(made._spent) == 10

@@ -16,7 +16,7 @@ _TIMEOUT_SECONDS: Final = 0.25
 _SCRIPT: Final = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local refused, wait, used, slots = -1, 0, {}, {}
+local refused, wait, certain, used, slots = -1, 0, 0, {}, {}
 for i, key in ipairs(KEYS) do
     local amount, part = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
     local slot = math.floor(now / part)
@@ -35,6 +35,7 @@ for i, key in ipairs(KEYS) do
     if refused < 0 and sum >= amount then
         refused = i - 1
         wait = (oldest + SLOTS) * part - now
+        certain = (slot + 1) * part - now
     end
 end
 if refused < 0 then
@@ -44,7 +45,7 @@ if refused < 0 then
         redis.call('PEXPIRE', key, math.ceil(tonumber(ARGV[2 * i]) * (SLOTS + 1) / 1000))
     end
 end
-return {refused, wait, used}
+return {refused, wait, used, certain}
 """.replace("SLOTS", str(SLOTS))
 
 
@@ -70,10 +71,11 @@ class RedisCounts:
         arguments: list[int] = []
         for limit in limits:
             arguments += (limit.amount, round(limit.part_seconds * 1_000_000))
-        refused, wait_us, used = self._script(keys=keys, args=arguments)
+        refused, wait_us, used, certain_us = self._script(keys=keys, args=arguments)
         if refused < 0:
             return Taken(None, 0, tuple(used))
-        return Taken(refused, max(1, math.ceil(wait_us / 1_000_000)), tuple(used))
+        wait = max(1, math.ceil(wait_us / 1_000_000))
+        return Taken(refused, wait, tuple(used), certain_us / 1_000_000)
 
     def close(self) -> None:
         """Close the connections."""

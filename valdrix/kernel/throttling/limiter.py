@@ -1,15 +1,18 @@
 """The limiter that doors ask. One that is down stops nobody: it counts that, and lets pass.
 
 With Redis all machines count together; while Redis is down, and where there is none, the
-processes of each machine do.
+processes of each machine do. A refusal is remembered for as long as no token can come back, so that a
+flood does not hold up others at the counts.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -25,19 +28,42 @@ log = logging.getLogger("valdrix.throttling")
 
 PAUSE_SECONDS: Final = 5.0
 """How long Redis is left alone after it failed."""
+_MOST_REMEMBERED: Final = 4096
 
 
 class Limiter:
     """Takes tokens from Redis or from the machine's own file. Safe to use from many threads."""
 
-    def __init__(self, *, in_redis: RedisCounts | None, in_file: SharedFile) -> None:
+    def __init__(
+        self,
+        *,
+        in_redis: RedisCounts | None,
+        in_file: SharedFile,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._redis = in_redis
         self._file = in_file
+        self._clock = clock
         self._lock = threading.Lock()
         self._resumes_at = 0.0
+        self._spent: dict[tuple[Limit, ...], tuple[float, float, Taken]] = {}
 
     def take(self, limits: Sequence[Limit]) -> Taken:
         """Take one token of every limit, or of none; whatever fails lets pass."""
+        key, now = tuple(limits), self._clock()
+        spent = self._spent.get(key)
+        if spent is not None:
+            since, until, refusal = spent
+            if now < until:
+                return replace(
+                    refusal, wait_seconds=max(1, math.ceil(refusal.wait_seconds - (now - since)))
+                )
+        taken = self._take(key)
+        if not taken.is_allowed:
+            self._remember(key, taken)
+        return taken
+
+    def _take(self, limits: Sequence[Limit]) -> Taken:
         if self._redis is not None and time.monotonic() >= self._resumes_at:
             try:
                 return self._redis.take(limits)
@@ -50,6 +76,14 @@ class Limiter:
         except (OSError, ValueError) as error:
             self._note("file", error)
             return Taken(None, 0, (0,) * len(limits))
+
+    def _remember(self, key: tuple[Limit, ...], refusal: Taken) -> None:
+        """Keep a refusal for as long as it is certain; what is kept is bounded."""
+        now = self._clock()
+        with self._lock:
+            if len(self._spent) >= _MOST_REMEMBERED:
+                self._spent.clear()
+            self._spent[key] = (now, now + refusal.certain_seconds, replace(refusal, used=()))
 
     def close(self) -> None:
         """Close what is open."""

@@ -61,7 +61,8 @@ class SharedFile:
             if used[position] >= limit.amount:
                 _, slot, counts = found[position]
                 wait = wait_seconds(counts, limit, slot=slot, now=now)
-                return Taken(position, wait, used)
+                certain = (slot + 1) * limit.part_seconds - now
+                return Taken(position, wait, used, certain)
         for limit, (place, slot, counts) in zip(limits, found, strict=True):
             counts[slot % SLOTS] += 1
             _ENTRY.pack_into(table, place, limit.digest, slot, *counts)

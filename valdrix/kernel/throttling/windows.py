@@ -47,12 +47,15 @@ class Taken:
 
     :ivar refused: which limit refused, by its position; None when all allowed.
     :ivar wait_seconds: whole seconds until another try may pass; at least 1 when refused.
-    :ivar used: what each limit's window holds now.
+    :ivar used: what each limit's window holds now; empty where it was not looked at.
+    :ivar certain_seconds: how long a refusal stands whatever happens: no token comes back before the
+        next part of the window begins.
     """
 
     refused: int | None
     wait_seconds: int
     used: tuple[int, ...]
+    certain_seconds: float = 0.0
 
     @property
     def is_allowed(self) -> bool:

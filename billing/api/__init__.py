@@ -1,0 +1,1 @@
+"""Doors over HTTP: how often each tier may call."""
