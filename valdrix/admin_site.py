@@ -43,8 +43,9 @@ from enforcement.admin.overview import build_overview
 from enforcement.admin.people import principal_of
 from enforcement.admin.policies import PolicyAdmin
 from enforcement.admin.rollout import ROLLOUT_PAGES
+from enforcement.admin.run_tasks import RunTaskAdmin
 from enforcement.admin.simulations import SIMULATION_PAGES
-from enforcement.models import Decision, Delivery, LedgerEntry
+from enforcement.models import Decision, Delivery, LedgerEntry, RunTask
 from enforcement.notifications.links import read_link
 from governance.admin.account import account_page
 from governance.admin.audit import AuditEntryAdmin
@@ -53,6 +54,7 @@ from governance.admin.incidents import IncidentAdmin
 from governance.admin.integrations import IntegrationAdmin
 from governance.admin.policies import ForcedModeAdmin
 from governance.admin.signing_in import SignInView, end_if_over, second_step
+from governance.admin.workloads import WorkloadIssuerAdmin
 from governance.identity.queries import tenants_of
 from governance.models import (
     ApiKey,
@@ -62,6 +64,7 @@ from governance.models import (
     Incident,
     Integration,
     PolicyVersion,
+    WorkloadIssuer,
 )
 from valdrix.charts import TELEMETRY_PAGE
 from valdrix.kernel.admin import ConsolePage, Seat, Tenancy, find_seat, seat_of
@@ -106,8 +109,15 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
             ("Audit log", "manage_search", "governance_auditentry", ""),
             ("Incidents", "report", "governance_incident", ""),
             ("Notifications", "outgoing_mail", "enforcement_delivery", ""),
+        ),
+    ),
+    (
+        "Doors",
+        (
             ("API keys", "key", "governance_apikey", ""),
+            ("Workload issuers", "badge", "governance_workloadissuer", ""),
             ("Integrations", "hub", "governance_integration", ""),
+            ("Run tasks", "playlist_add_check", "enforcement_runtask", ""),
         ),
     ),
     ("Observe", (("Telemetry", "monitoring", "telemetry", ""),)),
@@ -414,6 +424,7 @@ console: Final = ConsoleSite()
 console.register(Decision, DecisionAdmin)
 console.register(LedgerEntry, LedgerEntryAdmin)
 console.register(Delivery, DeliveryAdmin)
+console.register(RunTask, RunTaskAdmin)
 console.register(Account, AccountAdmin)
 console.register(Reservation, ReservationAdmin)
 console.register(SettlementRecord, SettlementAdmin)
@@ -422,5 +433,6 @@ console.register(AuditEntry, AuditEntryAdmin)
 console.register(Incident, IncidentAdmin)
 console.register(ApiKey, ApiKeyAdmin)
 console.register(Integration, IntegrationAdmin)
+console.register(WorkloadIssuer, WorkloadIssuerAdmin)
 console.register(ForcedMode, ForcedModeAdmin)
 console.register(PolicyVersion, PolicyAdmin)

@@ -10,6 +10,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
+from governance.admin.integration_acts import (
+    NEW_RUN_TASK,
+    REVOKE_INTEGRATION,
+    ROTATE_SECRET,
+    run_task_url,
+)
 from governance.identity.domain import OWNER
 from governance.integrations.domain import CLUSTER, RUN_TASK, WEBHOOK
 from governance.models import Integration
@@ -24,9 +30,14 @@ class IntegrationAdmin(TenantModelAdmin):
 
     roles = (OWNER,)
     list_title = "Integrations"
-    empty_text = "Nothing is connected yet. Owners connect a system by POST …/integrations."
+    empty_text = (
+        "Nothing is connected yet. A run task is registered here, clusters and webhooks by"
+        " POST …/integrations."
+    )
     list_display = ("named", "state", "of_kind", "project", "answers_for", "used", "created")
     list_display_links = ("named",)
+    list_acts = (NEW_RUN_TASK,)
+    row_acts = (ROTATE_SECRET, REVOKE_INTEGRATION)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the tenant's integrations with their people, without secrets."""
@@ -45,6 +56,8 @@ class IntegrationAdmin(TenantModelAdmin):
             *((name.capitalize(), str(value)) for name, value in sorted(row.settings.items())),
             ("Responsible person", row.person.get_username()),
         ]
+        if row.kind == RUN_TASK:
+            terms.append(("Endpoint URL", mono(run_task_url(row))))
         life = [
             ("Created", utc(row.created_at)),
             ("Created by", mono(row.created_by)),

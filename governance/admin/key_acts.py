@@ -8,10 +8,9 @@ from typing import Any, Final
 
 from django import forms
 from django.http import HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from governance.audit.operations import Actor
+from governance.admin.people import AnsweredForm, actor_of, offer_people, show_once
 from governance.identity.domain import MEMBER, OWNER, RANDOM_BYTES, ROLES, SCOPES
 from governance.identity.operations import (
     KeyTerms,
@@ -19,18 +18,15 @@ from governance.identity.operations import (
     revoke_api_key,
     rotate_api_key,
 )
-from governance.identity.queries import find_memberships
 from governance.models import ApiKey
 from valdrix.kernel.admin_acts import Act, ActForm, Doing, Done
-from valdrix.kernel.db import reading
 from valdrix.kernel.ids import new_id
 
 _OWNERS: Final = (OWNER,)
-_OFFERED_PEOPLE: Final = 500
 _MOST_PROJECTS: Final = 100
 
 
-class NewKeyForm(ActForm):
+class NewKeyForm(AnsweredForm):
     """What a new key may do, and who answers for it."""
 
     name = forms.CharField(max_length=200, help_text="What uses it, such as a pipeline's name.")
@@ -48,22 +44,13 @@ class NewKeyForm(ActForm):
         widget=forms.Textarea(attrs={"rows": 2}),
         help_text="One a line. Empty: every project of the tenant.",
     )
-    person_id = forms.TypedChoiceField(label="Responsible person", coerce=int)
     expires_at = forms.DateTimeField(
         label="Expires, UTC",
         required=False,
         widget=forms.DateTimeInput(attrs={"type": "datetime-local"}),
         help_text="Empty: never.",
     )
-
-    def offer(self, people: list[tuple[str, str]]) -> None:
-        """Offer the people who may answer for it."""
-        self.fields["person_id"].choices = people  # type: ignore[attr-defined]  # a choice field
-
-
-def actor_of(doing: Doing) -> Actor:
-    """Return who does something, for the operation and the audit log."""
-    return Actor(doing.tenant_id, f"user:{doing.person_id}", doing.address, doing.now)
+    field_order = ("name", "role", "scopes", "projects", "person_id", "expires_at")
 
 
 def _issue(doing: Doing, form: ActForm) -> HttpResponse:
@@ -102,31 +89,19 @@ def _projects(text: str | None) -> list[str] | None:
 
 
 def _show_once(doing: Doing, key: ApiKey, text: str) -> HttpResponse:
-    """Answer the POST itself with the key: there is no address under which it could be seen again."""
-    page = {
-        **doing.context,
-        "title": f"API key {key.name}",
-        "secret_title": "The key is shown now and never again",
-        "secret_note": "Keep it where the pipeline reads its secrets. Only a digest is stored here.",
-        "secret_label": "API key",
-        "secret": text,
-        "next_url": _page_of(key),
-    }
-    return TemplateResponse(doing.request, "valdrix/once.html", page)
+    return show_once(
+        doing,
+        secret=text,
+        title=f"API key {key.name}",
+        secret_title="The key is shown now and never again",  # noqa: S106 - the heading above it
+        secret_note="Keep it where the pipeline reads its secrets. Only a digest is stored here.",  # noqa: S106 - words
+        secret_label="API key",  # noqa: S106 - words
+        next_url=_page_of(key),
+    )
 
 
 def _page_of(key: ApiKey) -> str:
     return reverse("admin:governance_apikey_change", args=[str(key.pk)])
-
-
-def _people(doing: Doing) -> list[tuple[str, str]]:
-    with reading(doing.tenant_id):
-        rows = find_memberships(doing.tenant_id, limit=_OFFERED_PEOPLE)
-    return [
-        (str(row.user_id), f"{row.user.get_username()} ({row.role})")
-        for row in rows
-        if row.user.is_active
-    ]
 
 
 def _is_live(row: Any) -> bool:
@@ -138,7 +113,7 @@ NEW_KEY: Final = Act(
     label="New API key",
     roles=_OWNERS,
     form=NewKeyForm,
-    prepare=lambda doing, form: form.offer(_people(doing)),
+    prepare=offer_people,
     initial=lambda doing: {"role": MEMBER, "person_id": str(doing.person_id)},
     perform=_issue,
     intro="A machine's credential. It can do no more than you, and no more than its person's role.",

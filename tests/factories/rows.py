@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from django.apps import apps
 from django.db import models
@@ -26,6 +27,7 @@ from billing.models import (
 )
 from billing.plans.domain import ENTERPRISE
 from billing.reservations.models import TRIGGERS
+from enforcement.adapters.run_task import RunTaskCall
 from enforcement.ledger.domain import DECISION_MADE, EntryFacts
 from enforcement.ledger.operations import append
 from enforcement.models import (
@@ -38,6 +40,7 @@ from enforcement.models import (
     RunTask,
     Simulation,
 )
+from enforcement.run_tasks.operations import encode_call
 from governance.models import (
     Approval,
     ApprovalPermission,
@@ -337,7 +340,7 @@ def _plant_run_task(world: World, decision_id: uuid.UUID, now: datetime) -> None
         task_result_id=f"taskrs-{decision_id}",
         run_id="run-1",
         stage="post_plan",
-        call_json="{}",
+        call_json=encode_call(build_run_task_call()),
         person_id=world.owner.user_id,
         state="reported",
         decision_id=decision_id,
@@ -345,6 +348,23 @@ def _plant_run_task(world: World, decision_id: uuid.UUID, now: datetime) -> None
         due_at=now,
         finished_at=now,
     )
+
+
+def build_run_task_call(**changes: Any) -> RunTaskCall:
+    """Return a call of the platform after planning."""
+    values: dict[str, Any] = {
+        "stage": "post_plan",
+        "run_id": "run-1",
+        "task_result_id": "taskrs-1",
+        "organization_name": "acme",
+        "workspace_name": "shop-dev",
+        "is_speculative": False,
+        "wants_outcomes": True,
+        "callback_url": "https://app.terraform.io/api/v2/task-results/taskrs-1/callback",
+        "access_token": "",
+        "plan_url": None,
+    }
+    return RunTaskCall(**(values | changes))
 
 
 def _plant_workload_issuer(world: World, now: datetime) -> None:

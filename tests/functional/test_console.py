@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from governance.identity.domain import MEMBER
 from governance.identity.operations import admit_member
-from tests.browsing import WIDTHS, give_password, is_too_wide, sign_in
+from tests.browsing import WIDTHS, find_unlabelled, give_password, is_too_wide, sign_in
 from tests.client import Api
 from tests.factories.tenants import World, system_actor
 
@@ -112,3 +112,35 @@ def test_the_skip_link_leads_to_the_content(
         assert page.url.endswith("#content")
 
     browse(scenario, "desktop")
+
+
+def test_an_owner_registers_an_issuer_and_a_run_task_on_a_phone(
+    tenant: World, address: str, browse: Callable[..., None]
+) -> None:
+    give_password(tenant.owner)
+
+    def scenario(page: Any) -> None:
+        sign_in(page, address, tenant.owner.username)
+        page.goto(address + reverse("admin:governance_workloadissuer_changelist"))
+        page.get_by_role("link", name="New registration").click()
+        assert not is_too_wide(page)
+        assert find_unlabelled(page) == []
+        page.get_by_label("Name", exact=True).fill("pipeline")
+        page.get_by_label("Issuer").fill("https://gitlab.com")
+        page.get_by_label("Project").fill("shop")
+        page.get_by_label("Claims that a token must have").fill("project_id = 7\nref = main")
+        page.get_by_role("button", name="New registration").click()
+        page.get_by_role("heading", name="Workload issuer pipeline").wait_for()
+        assert not is_too_wide(page)
+        page.goto(address + reverse("admin:governance_integration_register"))
+        page.get_by_label("Name", exact=True).fill("hcp")
+        page.get_by_role("button", name="New run task").click()
+        assert page.get_by_label("Secret", exact=True).input_value().startswith("vds_")
+        assert not is_too_wide(page)
+        page.get_by_role("link", name="I have kept it").click()
+        assert page.get_by_text("gate/terraform/run-task/").is_visible()
+        assert not is_too_wide(page)
+        page.goto(address + reverse("admin:enforcement_runtask_changelist"))
+        assert not is_too_wide(page)
+
+    browse(scenario, "phone")

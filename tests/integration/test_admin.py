@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from billing.models import Account, SettlementRecord
-from enforcement.models import Decision, Delivery, LedgerEntry
+from enforcement.models import Decision, Delivery, LedgerEntry, RunTask
 from governance.identity.domain import MEMBER, OWNER
 from governance.identity.operations import admit_member
 from governance.incidents.operations import Sighting, open_incident, resolve_incident
@@ -25,9 +25,11 @@ from governance.models import (
     Approval,
     AuditEntry,
     Incident,
+    Integration,
     Membership,
     PolicyVersion,
     User,
+    WorkloadIssuer,
 )
 from tests.client import Api
 from tests.factories.rows import plant_rows
@@ -46,12 +48,13 @@ EVERYBODY = (
 ADMINS = (
     "enforcement_ledgerentry",
     "enforcement_delivery",
+    "enforcement_runtask",
     "governance_auditentry",
     "governance_incident",
     "billing_reservation",
     "billing_settlementrecord",
 )
-OWNERS = ("governance_apikey",)
+OWNERS = ("governance_apikey", "governance_integration", "governance_workloadissuer")
 ALL = EVERYBODY + ADMINS + OWNERS
 
 
@@ -146,6 +149,9 @@ def keys_of(world: World) -> dict[str, object]:
             "governance_approval": Approval.objects.values_list("id", flat=True)[0],
             "governance_auditentry": AuditEntry.objects.values_list("id", flat=True)[0],
             "governance_incident": Incident.objects.values_list("id", flat=True)[0],
+            "enforcement_runtask": RunTask.objects.values_list("id", flat=True)[0],
+            "governance_integration": Integration.objects.values_list("id", flat=True)[0],
+            "governance_workloadissuer": WorkloadIssuer.objects.values_list("id", flat=True)[0],
             "governance_apikey": ApiKey.objects.values_list("id", flat=True)[0],
             "governance_forcedmode": _forced_mode_key(),
             "governance_policyversion": PolicyVersion.objects.order_by("-number")[0].number,

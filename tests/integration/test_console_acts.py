@@ -95,12 +95,26 @@ def acts_of(world: World) -> dict[str, tuple[str, dict[str, str]]]:
         ),
         "rotate": (url_of("governance_apikey_rotate", world.member.key_id), {}),
         "revoke": (url_of("governance_apikey_revoke", world.member.key_id), {}),
+        "register-issuer": (
+            url_of("governance_workloadissuer_register"),
+            {
+                "name": "ci",
+                "issuer": "https://gitlab.com",
+                "project_id": "web",
+                "conditions": "project_id = 1",
+                "person_id": str(world.member.user_id),
+            },
+        ),
+        "register-run-task": (
+            url_of("governance_integration_register"),
+            {"name": "hcp", "person_id": str(world.member.user_id)},
+        ),
     }
 
 
 def test_acts_are_for_their_roles_and_happen_by_post_only(tenant: World) -> None:
     acts = acts_of(tenant)
-    for_owners = {"issue", "rotate", "revoke"}
+    for_owners = {"issue", "rotate", "revoke", "register-issuer", "register-run-task"}
     before = count(tenant)
     for name, (url, fields) in acts.items():
         assert signed_in(tenant.member).get(url).status_code == 403, name
