@@ -7,11 +7,15 @@
 #   VALDRIX_PROJECT       where the cost lands
 #   VALDRIX_ENVIRONMENT   such as prod or staging; absent means prod
 #   VALDRIX_REFERENCE     what is changed, such as a workspace or a directory
-#   VALDRIX_RUN_ID        this run, the same in all of its stages
+#   VALDRIX_RUN_ID        this run, the same in all of its stages and when it is started again
 #   VALDRIX_STAGE         pre_plan, post_plan, pre_apply or post_apply; post_plan if absent
+#   VALDRIX_MONTHLY_USD   what to spend of an approval of an unknown cost; optional
 #   VALDRIX_SUMMARY       a file that the summary is appended to as Markdown; optional
 # Arguments: the estimate (infracost diff --format json) and, optionally, the plan
 # (terraform show -json). Without an estimate the cost is unknown, and policy says what that means.
+#
+# A change that needs approval ends with 2. Started again with the same run id after the approval, the
+# script claims the approval's token and spends it: that opens this very change, once.
 #
 # Exit code: 0 go ahead; 1 denied; 2 needs approval; 3 no answer that can be used.
 set -u
@@ -46,19 +50,44 @@ answer=$work/answer body=$work/body headers=$work/headers
 # In a file: arguments are shown to everybody on the machine.
 (umask 077; printf 'Authorization: Bearer %s\n' "$VALDRIX_TOKEN" > "$headers")
 
-status=$(curl --silent --show-error --max-time 60 --retry 3 --retry-delay 2 \
-  --header "@$headers" --header 'Content-Type: application/json' --data-binary "@$body" \
-  --output "$answer" --write-out '%{http_code}' \
-  "${VALDRIX_URL%/}/api/v1/enforcement/gate/terraform/preflight") || fail "no answer from $VALDRIX_URL"
+# Sends the body to a path and keeps the answer; $status is its HTTP status.
+ask() {
+  status=$(curl --silent --show-error --max-time 60 --retry 3 --retry-delay 2 \
+    --header "@$headers" --header 'Content-Type: application/json' --data-binary "@$body" \
+    --output "$answer" --write-out '%{http_code}' \
+    "${VALDRIX_URL%/}/api/v1/enforcement/$1") || fail "no answer from $VALDRIX_URL"
+}
+refusal() { where=$(member pointer); echo "$status $(member code)${where:+ at $where}: $(member detail)"; }
 
-if [ "$status" != 200 ]; then
-  where=$(member pointer)
-  fail "$status $(member code)${where:+ at $where}: $(member detail)"
-fi
+ask gate/terraform/preflight
+[ "$status" = 200 ] || fail "$(refusal)"
 
 decision=$(member decision) delta=$(member estimated_monthly_delta_usd)
 approval=$(member approval_request_id) summary=$(member summary)
 [ -n "$decision" ] || fail "the answer cannot be read"
+project=$(member project_id) environment=$(member environment) cost_state=$(member cost_state)
+mode=$(member mode) decision_id=$(member decision_id) fingerprint=$(member request_fingerprint)
+
+# Spends an approval that was given meanwhile; says nothing while people have not decided.
+spend() {
+  printf '{}' > "$body"
+  ask "approvals/$approval/token"
+  case "$status $(member code)" in
+    200*) ;;
+    *approval_pending) return ;;
+    *approval_denied) decision=DENY summary="Denied by a reviewer."; return ;;
+    *) echo "valdrix: $(refusal)" >&2; return ;;
+  esac
+  amount=${delta:-${VALDRIX_MONTHLY_USD:-}}
+  [ -n "$amount" ] || { echo "valdrix: approved; VALDRIX_MONTHLY_USD has to say what of it" >&2; return; }
+  printf '{"approval_token":"%s","monthly_delta_usd":%s,"expected_request_fingerprint":"%s"}' \
+    "$(member approval_token)" "$(quote "$amount")" "$fingerprint" > "$body"
+  ask approvals/consume
+  [ "$status" = 200 ] || { echo "valdrix: $(refusal)" >&2; return; }
+  decision=APPROVED summary="Approved by a reviewer, and the approval is spent."
+}
+if [ "$decision" = REQUIRE_APPROVAL ] && [ -n "$approval" ]; then spend; fi
+
 {
   echo "### Valdrix: $decision"
   echo
@@ -66,17 +95,17 @@ approval=$(member approval_request_id) summary=$(member summary)
   echo
   echo "| | |"
   echo "| --- | --- |"
-  echo "| project | $(member project_id), $(member environment) |"
-  echo "| monthly delta | ${delta:-unknown} USD ($(member cost_state)) |"
-  echo "| mode | $(member mode) |"
-  echo "| decision | $(member decision_id) |"
+  echo "| project | $project, $environment |"
+  echo "| monthly delta | ${delta:-unknown} USD ($cost_state) |"
+  echo "| mode | $mode |"
+  echo "| decision | $decision_id |"
   [ -z "$approval" ] || echo "| approval | $approval |"
 } > "$work/summary"
 cat "$work/summary"
 [ -z "${VALDRIX_SUMMARY:-}" ] || cat "$work/summary" >> "$VALDRIX_SUMMARY"
 
 case $decision in
-  ALLOW | ALLOW_WITH_CREDITS) exit 0 ;;
+  ALLOW | ALLOW_WITH_CREDITS | APPROVED) exit 0 ;;
   REQUIRE_APPROVAL) exit 2 ;;
   *) exit 1 ;;
 esac

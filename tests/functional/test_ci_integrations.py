@@ -18,6 +18,7 @@ from django.core.wsgi import get_wsgi_application
 from django.db import connections
 
 from enforcement.models import Decision
+from tests.client import Api
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
 from tests.preflight import build_estimate, build_plan
@@ -124,6 +125,34 @@ def test_the_same_run_and_stage_get_the_same_answer(pipeline: Pipeline, tenant: 
     first, second = pipeline.run("120.00"), pipeline.run("120.00")
     assert first.stdout == second.stdout
     assert len(decisions(tenant)) == 1
+
+
+def test_an_approval_that_was_given_is_spent_once_by_the_same_run(
+    pipeline: Pipeline, tenant: World
+) -> None:
+    assert [pipeline.run("600.00").returncode for _ in range(2)] == [2, 2]
+    approval_id = str(decisions(tenant)[0].approval_request_id)
+    approved = Api().post(f"approvals/{approval_id}/approve", {}, key=tenant.owner.key)
+    assert approved.status_code == 200, approved.content
+    spent = pipeline.run("600.00")
+    assert spent.returncode == 0, spent.stderr
+    assert spent.stdout.startswith("### Valdrix: APPROVED\n")
+    assert f"| approval | {approval_id} |" in spent.stdout
+    again = pipeline.run("600.00")
+    assert again.returncode == 2
+    assert "409 approval_consumed" in again.stderr
+
+
+def test_a_denied_approval_is_a_denial(pipeline: Pipeline, tenant: World) -> None:
+    assert pipeline.run("600.00").returncode == 2
+    approval_id = decisions(tenant)[0].approval_request_id
+    body = {"reason": "not now"}
+    assert (
+        Api().post(f"approvals/{approval_id}/deny", body, key=tenant.owner.key).status_code == 200
+    )
+    denied = pipeline.run("600.00")
+    assert denied.returncode == 1
+    assert denied.stdout.startswith("### Valdrix: DENY\n")
 
 
 def test_without_an_estimate_the_cost_is_unknown(pipeline: Pipeline, tenant: World) -> None:
