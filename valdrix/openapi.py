@@ -17,8 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from typing_extensions import override
 
-from valdrix.kernel.http.problem_response import CONTENT_TYPE
-from valdrix.kernel.problems import STATUS_BY_CODE
+from valdrix.kernel.problems import CONTENT_TYPE, STATUS_BY_CODE
 
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
@@ -144,7 +143,10 @@ def _demand_body(operation: dict[str, Any]) -> None:
     """Say that a body must come where one that is empty would lack something."""
     body = operation.get("requestBody", {})
     schemas = [media.get("schema", {}) for media in body.get("content", {}).values()]
-    if any(schema.get("required") or schema.get("type") == "array" for schema in schemas):
+    if any(
+        schema.get("required") or schema.get("minProperties") or schema.get("type") == "array"
+        for schema in schemas
+    ):
         body["required"] = True
 
 

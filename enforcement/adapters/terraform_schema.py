@@ -19,6 +19,7 @@ from enforcement.adapters.terraform import (
     STAGES,
 )
 from valdrix.kernel.fields import TEXT_LIMIT
+from valdrix.kernel.schemas import PLAIN_PATTERN, amount_schema, text_schema
 
 _Schema = dict[str, Any]
 
@@ -26,19 +27,13 @@ _Schema = dict[str, Any]
 def _text(
     description: str, *, max_length: int = TEXT_LIMIT, is_optional: bool = True, **more: Any
 ) -> _Schema:
-    return {
-        "type": ["string", "null"] if is_optional else "string",
-        "minLength": 1,
-        "maxLength": max_length,
-        "description": description,
-        **more,
-    }
+    return text_schema(max_length, is_optional=is_optional, description=description, **more)
 
 
 def _amount(description: str, places: int) -> _Schema:
     return {
+        **amount_schema(places=places),
         "type": ["string", "number", "null"],
-        "pattern": rf"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]{{1,{places}}})?$",
         "description": f"{description} A plain decimal with at most {places} decimals.",
     }
 
@@ -52,6 +47,7 @@ _PROPERTIES: Final[_Schema] = {
     "environment": {
         "type": ["string", "null"],
         "maxLength": ENVIRONMENT_LIMIT,
+        "pattern": PLAIN_PATTERN,
         "description": "Free text, classified by the policy; empty or absent is prod.",
     },
     "action": _text(

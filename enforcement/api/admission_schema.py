@@ -16,10 +16,10 @@ from enforcement.adapters.admission_review import (
 )
 from enforcement.adapters.kubernetes_generic import DEFAULT_ACTION
 from enforcement.adapters.terraform_schema import GATE_BODY_SCHEMA
+from valdrix.kernel.schemas import PLAIN_PATTERN
 
 _Schema = dict[str, Any]
-_PLAIN: Final = r"^[^\u0000-\u001f\u007f-\u009f]*$"
-_NAME: Final[_Schema] = {"type": ["string", "null"], "maxLength": 253, "pattern": _PLAIN}
+_NAME: Final[_Schema] = {"type": ["string", "null"], "maxLength": 253, "pattern": PLAIN_PATTERN}
 _TEXTS: Final[_Schema] = {"type": ["object", "null"], "additionalProperties": {"type": "string"}}
 _OBJECT: Final[_Schema] = {
     "type": ["object", "null"],
@@ -64,7 +64,7 @@ _REQUEST: Final[_Schema] = {
     "additionalProperties": True,
     "required": ["uid", "kind", "resource", "operation"],
     "properties": {
-        "uid": {"type": "string", "minLength": 1, "maxLength": 253, "pattern": _PLAIN},
+        "uid": {"type": "string", "minLength": 1, "maxLength": 253, "pattern": PLAIN_PATTERN},
         "kind": {
             "type": "object",
             "required": ["kind"],

@@ -12,6 +12,7 @@ from governance.approvals.reviewers import Person
 from governance.tokens.domain import MAX_TEXT
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.money import to_text
+from valdrix.kernel.schemas import amount_schema, prose_schema, text_schema
 
 _TEXT: Final = {"type": "string"}
 _MAYBE_TEXT: Final = {"type": ["string", "null"]}
@@ -86,14 +87,17 @@ APPROVAL_SCHEMA: Final = closed_object(
         "reviews": {"type": "array", "items": _REVIEW},
     }
 )
+_MARK: Final = text_schema(
+    description="As it was shown. When it is another one by now: 409 stale_approval."
+)
+REASON_SCHEMA: Final = closed_object(
+    {"reason": prose_schema(), "review_mark": _MARK}, optional=("reason", "review_mark")
+)
 VERDICT_SCHEMA: Final = closed_object(
     {
-        "reason": {"type": "string", "maxLength": 2000},
-        "max_monthly_delta_usd": {"type": ["string", "number"], "examples": ["500.00"]},
-        "review_mark": {
-            **_TEXT,
-            "description": "As it was shown. When it is another one by now: 409 stale_approval.",
-        },
+        "reason": prose_schema(),
+        "max_monthly_delta_usd": amount_schema(examples=["500.00"]),
+        "review_mark": _MARK,
     },
     optional=("reason", "max_monthly_delta_usd", "review_mark"),
 )
@@ -107,7 +111,7 @@ OUTCOME_SCHEMA: Final = closed_object(
     optional=("max_monthly_delta_usd",),
 )
 REQUEST_SCHEMA: Final = closed_object(
-    {"decision_id": _ID, "reason": {"type": "string", "maxLength": 2000}}, optional=("reason",)
+    {"decision_id": _ID, "reason": prose_schema()}, optional=("reason",)
 )
 
 
@@ -116,15 +120,15 @@ CLAIM_SCHEMA: Final = closed_object(
     optional=("rotate",),
 )
 TOKEN_SCHEMA: Final = closed_object({"approval_token": _TEXT, "expires_at": _TIME})
-CONSUME_SCHEMA: Final = closed_object(
+_CONSUME: Final = closed_object(
     {
-        "approval_token": {"type": "string", "maxLength": MAX_TEXT},
-        "monthly_delta_usd": {"type": ["string", "number"], "examples": ["120.00"]},
-        "change_digest": {**_TEXT, "description": "This or the request's fingerprint is needed."},
-        "expected_request_fingerprint": _TEXT,
-        "hourly_delta_usd": {"type": ["string", "number"]},
-        "expected_project_id": _TEXT,
-        "expected_environment": _TEXT,
+        "approval_token": text_schema(MAX_TEXT),
+        "monthly_delta_usd": amount_schema(examples=["120.00"]),
+        "change_digest": text_schema(description="This or the request's fingerprint is needed."),
+        "expected_request_fingerprint": text_schema(),
+        "hourly_delta_usd": amount_schema(places=6),
+        "expected_project_id": text_schema(),
+        "expected_environment": text_schema(),
     },
     optional=(
         "change_digest",
@@ -134,6 +138,10 @@ CONSUME_SCHEMA: Final = closed_object(
         "expected_environment",
     ),
 )
+CONSUME_SCHEMA: Final = {
+    **_CONSUME,
+    "anyOf": [{"required": ["change_digest"]}, {"required": ["expected_request_fingerprint"]}],
+}
 CONSUMED_SCHEMA: Final = closed_object(
     {
         "status": {"type": "string", "enum": ["consumed"]},

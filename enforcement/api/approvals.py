@@ -20,6 +20,7 @@ from enforcement.api.approval_documents import (
     CONSUMED_SCHEMA,
     LISTED_SCHEMA,
     OUTCOME_SCHEMA,
+    REASON_SCHEMA,
     REQUEST_SCHEMA,
     TOKEN_SCHEMA,
     VERDICT_SCHEMA,
@@ -53,6 +54,7 @@ from valdrix.kernel.fields import Fields
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.money import HOURLY_PLACES, MONTHLY_PLACES
+from valdrix.kernel.schemas import text_schema
 
 _TAGS: Final = ["approvals"]
 _JSON: Final = "application/json"
@@ -93,7 +95,7 @@ class ApprovalsView(_ApprovalView):
             *PAGE_PARAMETERS,
             OpenApiParameter("mine", str, enum=("true", "false"), description="Own requests only."),
             OpenApiParameter("status", str, enum=STATUSES),
-            OpenApiParameter("project", str),
+            OpenApiParameter("project", text_schema()),
         ],
         responses={200: page_of(LISTED_SCHEMA)},
     )
@@ -166,7 +168,7 @@ class DenyView(_ApprovalView):
     @extend_schema(
         operation_id="deny",
         tags=_TAGS,
-        request={_JSON: VERDICT_SCHEMA},
+        request={_JSON: REASON_SCHEMA},
         responses={200: OUTCOME_SCHEMA},
     )
     def post(self, request: Request, approval_id: uuid.UUID) -> Response:
@@ -184,7 +186,7 @@ class WithdrawView(_ApprovalView):
     @extend_schema(
         operation_id="withdraw",
         tags=_TAGS,
-        request={_JSON: VERDICT_SCHEMA},
+        request={_JSON: REASON_SCHEMA},
         responses={200: OUTCOME_SCHEMA},
     )
     def post(self, request: Request, approval_id: uuid.UUID) -> Response:

@@ -27,10 +27,11 @@ from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_que
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.money import MONTHLY_PLACES, ZERO, to_text
+from valdrix.kernel.schemas import amount_schema, text_schema
 
 _TAGS: Final = ["budgets"]
 _AMOUNT: Final = {"type": "string", "examples": ["1500.0000"], "description": "US dollars."}
-_NEW_AMOUNT: Final = {"type": ["string", "number"], "examples": ["1500.00"]}
+_NEW_AMOUNT: Final = amount_schema(is_signed=False, examples=["1500.00"])
 _ENVIRONMENT: Final = {"type": ["string", "null"], "enum": [*ENVIRONMENTS, None]}
 _BASIS: Final = {"type": "string", "enum": list(BASES)}
 
@@ -63,19 +64,22 @@ _BUDGET: Final = closed_object(
 )
 _NEW_BUDGET: Final = closed_object(
     {
-        "project_id": {"type": "string", "maxLength": 200},
+        "project_id": text_schema(),
         "environment": _ENVIRONMENT,
-        "team": {"type": ["string", "null"], "maxLength": 200},
+        "team": text_schema(is_optional=True),
         "basis": _BASIS,
         "monthly_limit_usd": _NEW_AMOUNT,
         "active": {"type": "boolean"},
     },
     optional=("environment", "team", "basis", "active"),
 )
-_CHANGE: Final = closed_object(
-    {"monthly_limit_usd": _NEW_AMOUNT, "active": {"type": "boolean"}, "basis": _BASIS},
-    optional=("monthly_limit_usd", "active", "basis"),
-)
+_CHANGE: Final = {
+    **closed_object(
+        {"monthly_limit_usd": _NEW_AMOUNT, "active": {"type": "boolean"}, "basis": _BASIS},
+        optional=("monthly_limit_usd", "active", "basis"),
+    ),
+    "minProperties": 1,
+}
 _CHANGEABLE: Final = ("monthly_limit_usd", "active", "basis")
 
 

@@ -46,6 +46,7 @@ from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.money import to_text
 from valdrix.kernel.problems import FieldError, InvalidRequest
+from valdrix.kernel.schemas import text_schema
 
 _TAGS: Final = ["costs"]
 _AMOUNT: Final = {"type": "string", "examples": ["20.5202"], "description": "US dollars."}
@@ -71,7 +72,7 @@ _ROWS: Final = closed_object(
             "items": closed_object(
                 {
                     "date": _DATE,
-                    "project": {"type": "string", "maxLength": 200},
+                    "project": text_schema(),
                     "amount": {"type": ["string", "number"], "examples": ["12.50"]},
                     "currency": {"type": "string", "enum": ["USD"]},
                 },
@@ -122,8 +123,8 @@ _SPENDING: Final = closed_object(
 )
 _MAPPING: Final = closed_object(
     {
-        "sub_account_id": {"type": "string", "maxLength": ACCOUNT_LIMIT},
-        "project_id": {"type": ["string", "null"], "maxLength": TEXT_LIMIT},
+        "sub_account_id": text_schema(ACCOUNT_LIMIT),
+        "project_id": text_schema(is_optional=True),
     }
 )
 
@@ -216,8 +217,11 @@ class CostSummaryView(APIView):
         tags=_TAGS,
         parameters=[
             *PAGE_PARAMETERS,
-            OpenApiParameter("project", _TEXT),
-            OpenApiParameter("month", {"type": "string", "examples": ["2026-11"]}),
+            OpenApiParameter("project", text_schema()),
+            OpenApiParameter(
+                "month",
+                {"type": "string", "pattern": f"^{_MONTH.pattern}$", "examples": ["2026-11"]},
+            ),
         ],
         responses={200: page_of(_SPENDING)},
     )

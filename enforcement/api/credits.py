@@ -26,6 +26,7 @@ from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_que
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.money import MONTHLY_PLACES, to_text
+from valdrix.kernel.schemas import amount_schema, prose_schema, text_schema
 
 _TAGS: Final = ["credits"]
 _DEFAULT_PRIORITY: Final = 100
@@ -39,11 +40,7 @@ _PRIORITY: Final = {
     "maximum": _MAX_PRIORITY,
     "description": "Among grants that expire together, the lowest number burns first.",
 }
-_PROJECT: Final = {
-    "type": ["string", "null"],
-    "maxLength": 200,
-    "description": "null offers it to every project.",
-}
+_PROJECT: Final = text_schema(is_optional=True, description="null offers it to every project.")
 _GRANT: Final = closed_object(
     {
         "id": {"type": "string", "format": "uuid"},
@@ -66,17 +63,15 @@ _GRANT: Final = closed_object(
 _NEW_GRANT: Final = closed_object(
     {
         "pool": _POOL,
-        "total_amount_usd": {"type": ["string", "number"], "examples": ["500.00"]},
+        "total_amount_usd": amount_schema(is_signed=False, examples=["500.00"]),
         "project_id": _PROJECT,
         "expires_at": _MAYBE_TIME,
         "priority": _PRIORITY,
-        "reason": {"type": "string", "maxLength": 2000},
+        "reason": prose_schema(),
     },
     optional=("project_id", "expires_at", "priority"),
 )
-_VOID: Final = closed_object(
-    {"reason": {"type": "string", "maxLength": 2000}}, optional=("reason",)
-)
+_VOID: Final = closed_object({"reason": prose_schema()}, optional=("reason",))
 
 
 class CreditsView(APIView):

@@ -6,6 +6,7 @@ import uuid
 from typing import Final
 
 import orjson
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -21,6 +22,7 @@ from governance.identity.domain import MEMBER, Principal
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
+from valdrix.kernel.schemas import text_schema
 
 _TAGS: Final = ["decisions"]
 _DECISION: Final = {
@@ -45,9 +47,11 @@ class DecisionsView(APIView):
         tags=_TAGS,
         parameters=[
             *PAGE_PARAMETERS,
-            OpenApiParameter("project", str),
+            OpenApiParameter("project", text_schema()),
             OpenApiParameter("decision", str, enum=DECISIONS),
-            OpenApiParameter("since", str, description="Made at this time or later."),
+            OpenApiParameter(
+                "since", OpenApiTypes.DATETIME, description="Made at this time or later."
+            ),
         ],
         responses={200: page_of(_DECISION)},
     )

@@ -35,7 +35,11 @@ _COUNT: Final = {"type": "integer", "minimum": 0}
 _USD: Final = {"type": "string"}
 _MAYBE: Final = {"type": ["string", "integer", "null"]}
 _PARAMETERS: Final = [
-    OpenApiParameter("limit", int, description="How many decisions at most, the earliest first."),
+    OpenApiParameter(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": LIMIT_MAXIMUM},
+        description="How many decisions at most, the earliest first.",
+    ),
     OpenApiParameter("window_start", OpenApiTypes.DATETIME, description="The month's start."),
     OpenApiParameter("window_end", OpenApiTypes.DATETIME, description="Exclusive."),
 ]

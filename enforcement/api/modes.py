@@ -22,13 +22,14 @@ from valdrix.kernel.fields import Fields
 from valdrix.kernel.http.pages import refuse_unknown_query
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
+from valdrix.kernel.schemas import prose_schema
 
 _TIME: Final = {"type": "string", "format": "date-time"}
 _MEMBERS: Final = {
     "source": {"type": "string", "enum": list(SOURCES)},
     "environment": {"type": "string", "enum": list(ENVIRONMENTS)},
     "mode": {"type": "string", "enum": list(MODES[:-1])},
-    "reason": {"type": "string", "maxLength": 2000},
+    "reason": prose_schema(),
     "until": {**_TIME, "description": "At most 24 hours from now."},
 }
 _ORDER: Final = closed_object(_MEMBERS)

@@ -33,6 +33,7 @@ from valdrix.kernel.http.pages import (
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import FieldError
+from valdrix.kernel.schemas import prose_schema
 
 _TAGS: Final = ["policies"]
 _POINTER: Final = "/policy_document"
@@ -41,7 +42,7 @@ _MOST_ERRORS: Final = 1000
 """More than this is no document that somebody corrects line by line."""
 
 _DOCUMENT: Final = {"type": "object", "description": "See GET policies/schema."}
-_COMMENT: Final = {"type": "string", "maxLength": 2000}
+_COMMENT: Final = prose_schema()
 _NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": _MAX_VERSION}
 _BASE: Final = {**_NUMBER, "description": "The live version that the document was made from."}
 _SUMMARY_MEMBERS: Final = {
@@ -65,7 +66,10 @@ _ERROR: Final = closed_object({name: {"type": "string"} for name in ("pointer", 
 _LINTED: Final = closed_object(
     {"valid": {"type": "boolean"}, "errors": {"type": "array", "items": _ERROR}}
 )
-_ANYTHING: Final = {"description": "A document of any kind; what is wrong with it is the answer."}
+_ANYTHING: Final = {
+    "type": ["object", "array", "string", "number", "boolean"],
+    "description": "A document of any kind; what is wrong with it is the answer.",
+}
 _DRAFT: Final = closed_object({"policy_document": _DOCUMENT})
 _TO_LINT: Final = closed_object({"policy_document": _ANYTHING})
 _CHANGE: Final = closed_object(

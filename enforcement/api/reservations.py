@@ -22,6 +22,7 @@ from valdrix.kernel.fields import Fields
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.money import MONTHLY_PLACES
+from valdrix.kernel.schemas import amount_schema, prose_schema, text_schema
 
 REPLAY_HEADER: Final = "Idempotent-Replayed"
 _TAGS: Final = ["reservations"]
@@ -36,9 +37,9 @@ _IDS: Final = {"type": "array", "items": _ID}
 _CONFIRMED: Final = closed_object({"status": _TEXT, "decision_ids": _IDS})
 _RECONCILE: Final = closed_object(
     {
-        "actual_monthly_delta_usd": {"type": ["string", "number"], "examples": ["95.50"]},
-        "notes": {"type": "string", "maxLength": 2000},
-        "idempotency_key": {"type": "string", "maxLength": 200},
+        "actual_monthly_delta_usd": amount_schema(examples=["95.50"]),
+        "notes": prose_schema(),
+        "idempotency_key": text_schema(),
     },
     optional=("notes", "idempotency_key"),
 )

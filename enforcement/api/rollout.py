@@ -99,8 +99,8 @@ class RolloutView(APIView):
         """Say whether modes rise by promotion only; it is audited."""
         refuse_unknown_query(request)
         fields = Fields(request.data)
-        if not isinstance(request.data, dict) or "promotion_required" not in request.data:
-            fields.raw("promotion_required", required=True)
+        # Null is no answer: nobody turns the requirement off by leaving the answer open.
+        fields.raw("promotion_required", required=True)
         is_required = fields.boolean("promotion_required", default=False)
         fields.finish()
         require_promotion(actor=actor_of(request, now=timezone.now()), is_required=is_required)

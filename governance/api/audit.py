@@ -25,6 +25,7 @@ from valdrix.kernel.http.pages import (
     read_limit,
     refuse_unknown_query,
 )
+from valdrix.kernel.schemas import text_schema
 
 _FILTERS = ("object_type", "object_id", "actor")
 
@@ -37,7 +38,10 @@ class AuditView(APIView):
     @extend_schema(
         operation_id="list_changes",
         tags=["identity"],
-        parameters=[*PAGE_PARAMETERS, *(OpenApiParameter(name, str) for name in _FILTERS)],
+        parameters=[
+            *PAGE_PARAMETERS,
+            *(OpenApiParameter(name, text_schema()) for name in _FILTERS),
+        ],
         responses={200: documents.page_of(documents.AUDIT_ENTRY_SCHEMA)},
     )
     def get(self, request: Request) -> Response:

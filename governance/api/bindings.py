@@ -30,17 +30,15 @@ from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_que
 from valdrix.kernel.http.times import to_text
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import NotFound
+from valdrix.kernel.schemas import text_schema
 
 _TAGS: Final = ["integrations"]
 _UUID: Final = {"type": "string", "format": "uuid"}
 _TERMS: Final[dict[str, Any]] = {
-    "project_id": {"type": "string", "minLength": 1, "maxLength": PROJECT_LIMIT},
-    "environment": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": ENVIRONMENT_LIMIT,
-        "description": "Free text, classified by the policy.",
-    },
+    "project_id": text_schema(PROJECT_LIMIT),
+    "environment": text_schema(
+        ENVIRONMENT_LIMIT, description="Free text, classified by the policy."
+    ),
 }
 _NAMESPACE: Final[dict[str, Any]] = {
     "type": "string",

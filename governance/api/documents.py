@@ -8,6 +8,7 @@ from typing import Any, Final
 from governance.identity.domain import KEY_PREFIX, ROLES, SCOPES
 from governance.models import ApiKey, AuditEntry, Membership
 from valdrix.kernel.http.times import to_text
+from valdrix.kernel.schemas import text_schema
 
 _TIME: Final = {"type": "string", "format": "date-time"}
 _MAYBE_TIME: Final = {"type": ["string", "null"], "format": "date-time"}
@@ -15,7 +16,7 @@ _ROLE: Final = {"type": "string", "enum": list(ROLES)}
 _SCOPES: Final = {"type": "array", "items": {"type": "string", "enum": list(SCOPES)}}
 _PROJECTS: Final = {
     "type": ["array", "null"],
-    "items": {"type": "string", "maxLength": 200},
+    "items": text_schema(),
     "description": "The projects that the key is bound to; null means all of the tenant.",
 }
 _PERSON: Final = {"type": "integer", "description": "The person who answers for the key."}
@@ -66,7 +67,7 @@ ISSUED_KEY_SCHEMA: Final = closed_object(
 )
 NEW_KEY_SCHEMA: Final = closed_object(
     {
-        "name": {"type": "string", "maxLength": 200},
+        "name": text_schema(),
         "role": _ROLE,
         "scopes": _SCOPES,
         "projects": _PROJECTS,
@@ -85,9 +86,7 @@ MEMBER_SCHEMA: Final = closed_object(
         "created_at": _TIME,
     }
 )
-NEW_MEMBER_SCHEMA: Final = closed_object(
-    {"username": {"type": "string", "maxLength": 150}, "role": _ROLE}
-)
+NEW_MEMBER_SCHEMA: Final = closed_object({"username": text_schema(150), "role": _ROLE})
 ROLE_CHANGE_SCHEMA: Final = closed_object({"role": _ROLE})
 AUDIT_ENTRY_SCHEMA: Final = closed_object(
     {

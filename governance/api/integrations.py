@@ -26,6 +26,7 @@ from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_que
 from valdrix.kernel.http.times import to_text
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import FieldError, InvalidRequest, NotFound
+from valdrix.kernel.schemas import text_schema
 
 _TAGS: Final = ["integrations"]
 _BIGGEST_PERSON_ID: Final = 2**63 - 1
@@ -35,8 +36,8 @@ _CALLED_AT: Final = {
 }
 """Where the other system calls, for the kinds that have an address of their own."""
 
-_TEXT: Final = {"type": "string", "minLength": 1, "maxLength": 200}
-_MAYBE_TEXT: Final = {"type": ["string", "null"], "minLength": 1, "maxLength": 200}
+_TEXT: Final = text_schema()
+_MAYBE_TEXT: Final = text_schema(is_optional=True)
 _TIME: Final = {"type": "string", "format": "date-time"}
 _MAYBE_TIME: Final = {"type": ["string", "null"], "format": "date-time"}
 _SETTINGS: Final = {

@@ -22,12 +22,13 @@ from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.ids import new_id
+from valdrix.kernel.schemas import text_schema
 
 _TAGS: Final = ["identity"]
 _JSON: Final = "application/json"
 _MOST_MEMBERS: Final = 500
 _PEOPLE: Final = {"type": "array", "items": {"type": "integer"}, "maxItems": _MOST_MEMBERS}
-_NAME: Final = {"type": "string", "maxLength": 200}
+_NAME: Final = text_schema()
 _GROUP: Final = closed_object(
     {"id": {"type": "string", "format": "uuid"}, "name": _NAME, "person_ids": _PEOPLE}
 )

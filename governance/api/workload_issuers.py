@@ -25,10 +25,11 @@ from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_que
 from valdrix.kernel.http.times import to_text
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import NotFound
+from valdrix.kernel.schemas import text_schema
 
 _TAGS: Final = ["identity"]
 _BIGGEST_PERSON_ID: Final = 2**63 - 1
-_TEXT: Final = {"type": "string", "minLength": 1, "maxLength": 200}
+_TEXT: Final = text_schema()
 _TIME: Final = {"type": "string", "format": "date-time"}
 _MAYBE_TIME: Final = {"type": ["string", "null"], "format": "date-time"}
 _JWKS: Final = {
@@ -64,7 +65,7 @@ ISSUER_SCHEMA: Final = closed_object(
 NEW_SCHEMA: Final = closed_object(
     {
         "name": _TEXT,
-        "issuer": {"type": "string", "minLength": 1, "maxLength": operations.ISSUER_LIMIT},
+        "issuer": text_schema(operations.ISSUER_LIMIT),
         "project_id": _TEXT,
         "conditions": _CONDITIONS,
         "jwks": _JWKS,

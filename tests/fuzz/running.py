@@ -41,7 +41,7 @@ def fuzz(*, examples: int, phases: str, only: str | None = None) -> tuple[int, s
             f"--phases={phases}",
             f"--max-examples={examples}",
             "--continue-on-failure",
-            "--workers=2",
+            "--workers=1",
             "--generation-database=none",
             "--no-color",
         )

@@ -15,6 +15,9 @@ PLAIN_PATTERN: Final = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 _SHOWN: Final = r"[^\u0000-\u001f\u007f-\u00a0\u00ad]"
 TEXT_PATTERN: Final = rf"^{_SHOWN}*[^\u0000-\u0020\u007f-\u00a0\u00ad]{_SHOWN}*$"
 """Something that is seen, and nothing that is not."""
+_WRITTEN: Final = r"[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u00a0\u00ad]"
+PROSE_PATTERN: Final = rf"^{_WRITTEN}*[^\u0000-\u0020\u007f-\u00a0\u00ad]{_WRITTEN}*$"
+"""The same with tabs and line breaks."""
 _MOST: Final = 10**12
 
 
@@ -32,6 +35,11 @@ def text_schema(
         "pattern": TEXT_PATTERN,
         **more,
     }
+
+
+def prose_schema(max_length: int = 2000) -> dict[str, Any]:
+    """Return the schema of a text that people write to one another."""
+    return {"type": "string", "minLength": 1, "maxLength": max_length, "pattern": PROSE_PATTERN}
 
 
 def amount_schema(*, places: int = 4, is_signed: bool = True, **more: Any) -> dict[str, Any]:

@@ -252,7 +252,9 @@ def test_the_setting_is_the_owners_and_audited_once(tenant: World) -> None:
         assert [row.after for row in rows] == [body]
 
 
-@pytest.mark.parametrize("body", [{}, {"promotion_required": "yes"}, {"x": 1}, []])
+@pytest.mark.parametrize(
+    "body", [{}, {"promotion_required": "yes"}, {"promotion_required": None}, {"x": 1}, []]
+)
 def test_a_bad_setting_is_a_422(tenant: World, body: Any) -> None:
     assert Api().patch("rollout", body, key=tenant.owner.key).status_code == 422
 
