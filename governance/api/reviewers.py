@@ -19,7 +19,7 @@ from governance.identity import reviewing
 from governance.identity.domain import APPROVAL_PERMISSIONS, OWNER
 from governance.identity.models import ReviewerGroup
 from valdrix.kernel.db import reading
-from valdrix.kernel.fields import Fields
+from valdrix.kernel.fields import Fields, as_integer
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.schemas import text_schema
@@ -164,6 +164,7 @@ def _read_list(fields: Fields, name: str, kind: type) -> list[Any]:
     if not isinstance(value, list) or len(value) > _MOST_MEMBERS:
         fields.refuse(name, f"must be a list of at most {_MOST_MEMBERS}", code="invalid_type")
         return []
+    value = [as_integer(one) for one in value]
     if any(type(one) is not kind for one in value):
         fields.refuse(name, "holds a value of another type", code="invalid_type")
         return []

@@ -25,6 +25,16 @@ _TIME: Final = re.compile(
 )
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _SHOWN_UNKNOWN_FIELDS: Final = 20
+_MOST_DIGITS: Final = 20
+
+
+def as_integer(value: Any) -> Any:
+    """Return a number without a fraction as the integer that it is; anything else as it came."""
+    # The exponent is looked at before any arithmetic: 1e999999 must cost nothing.
+    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < _MOST_DIGITS:
+        whole = value.to_integral_value()
+        return int(whole) if whole == value else value
+    return value
 
 
 class Fields:
@@ -122,8 +132,8 @@ class Fields:
     def integer(
         self, name: str, *, minimum: int, maximum: int, required: bool = False
     ) -> int | None:
-        """Return a JSON integer within bounds."""
-        value = self.raw(name, required=required)
+        """Return a JSON integer within bounds; ``2.0`` is one too (JSON Schema, 6.3)."""
+        value = as_integer(self.raw(name, required=required))
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
