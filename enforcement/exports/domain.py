@@ -182,7 +182,7 @@ def units_text(units: int) -> str:
 
 def time_text(moment: datetime) -> str:
     """Return a moment in UTC with six decimals."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def build_lineage(keys: Counter[bytes], names: tuple[str, ...]) -> list[dict[str, Any]]:
