@@ -10,8 +10,8 @@ LANGUAGE sql STABLE AS $$ {body} $$;
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0006_gate_functions"),
-        ("governance", "0011_plan_of_a_caller"),
+        ("billing", "0007_hold_in_one_pass"),
+        ("governance", "0012_plan_of_a_caller"),
     ]
 
     operations = [

@@ -38,7 +38,7 @@ _WITHOUT = _AUTHENTICATE.format(column="", value="")
 
 
 class Migration(migrations.Migration):
-    dependencies = [("governance", "0010_workload_issuers")]
+    dependencies = [("governance", "0011_tenant_function")]
 
     operations = [
         migrations.RunSQL(_PLAN_OF, "DROP FUNCTION governance_plan_of(uuid);"),
