@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from django.conf import settings
 
 from billing.plans.domain import API_CALLS_PER_MINUTE, FREE
-from governance.api.throttling import Throttle
+from governance.api.throttling import MINUTE_SECONDS, Throttle
 from governance.identity.domain import Principal
 from valdrix.kernel.throttling.windows import Limit
 
@@ -20,4 +20,4 @@ class TenantThrottle(Throttle):
         amount: int | None = settings.TENANT_API_PER_MINUTE
         if amount is None:
             amount = API_CALLS_PER_MINUTE[principal.plan or FREE]
-        return (("tenant", Limit(f"api:{principal.tenant_id}", amount, 60.0)),)
+        return (("tenant", Limit(f"api:{principal.tenant_id}", amount, MINUTE_SECONDS)),)

@@ -16,6 +16,7 @@ from valdrix.kernel.throttling.limiter import limiter
 from valdrix.kernel.throttling.windows import Limit
 
 GATE_NAMESPACE: Final = "enforcement_gate"
+MINUTE_SECONDS: Final = 60.0
 
 
 class Throttle(BaseThrottle):
