@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from valdrix.kernel import strict_json
+from valdrix.kernel.fields import as_integer
 from valdrix.kernel.problems import FieldError, InvalidRequest, Refused, escape_pointer
 
 SPEC_VERSION: Final = "1.0"
@@ -199,7 +200,8 @@ def _read_attributes(members: Mapping[str, Any], faults: _Faults) -> dict[str, s
     if len(members) > _ATTRIBUTES_LIMIT:
         faults.add("", f"must have at most {_ATTRIBUTES_LIMIT} attributes", code="too_long")
         return found
-    for name, value in members.items():
+    for name, given in members.items():
+        value = as_integer(given)
         fault = None if value is None else _find_fault(name, value)
         if fault is not None:
             faults.add(name, fault)

@@ -72,7 +72,8 @@ def test_every_operation_keeps_what_the_description_says(tenant: World, describe
     # Neither does everything refuse nor everything accept what it was sent.
     assert answered[200] > len(operations) // 4
     assert answered[201] > 0
-    assert answered[401] <= EXAMPLES
+    # Run tasks are signed, and nobody signed these.
+    assert answered[401] <= 2 * EXAMPLES
 
 
 def _count_described() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -458,3 +459,9 @@ def test_the_schema_of_events_and_the_reader_agree_on_what_is_required() -> None
         assert f"/{name}" in faults_of(read_structured, a_document(**{name: None}))
     with pytest.raises(InvalidEvent):
         read_structured({})
+
+
+def test_an_integer_is_one_however_json_writes_it() -> None:
+    read = read_structured(a_document(sequence=Decimal("-121931.0")))
+    assert read.attributes["sequence"] == -121931
+    assert faults_of(read_structured, a_document(sequence=Decimal("1.5"))) == ["/sequence"]
