@@ -9,11 +9,16 @@ from typing import Any, Final
 import orjson
 from django.db import connection
 
-from enforcement.integrity import accounts, holds, records
+from enforcement.integrity import accounts, holds, records, reviews
 from enforcement.integrity.domain import Finding, Invariant, Report, Violation
 from valdrix.kernel.db import snapshot_reading
 
-INVARIANTS: Final = (*accounts.INVARIANTS, *holds.INVARIANTS, *records.INVARIANTS)
+INVARIANTS: Final = (
+    *accounts.INVARIANTS,
+    *holds.INVARIANTS,
+    *records.INVARIANTS,
+    *reviews.INVARIANTS,
+)
 """All invariants, in the order in which they are checked and told."""
 
 EXAMPLES: Final = 20

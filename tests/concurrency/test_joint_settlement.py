@@ -12,7 +12,7 @@ from django.db import connection
 
 from enforcement.adapters.terraform import to_gate_request
 from enforcement.gate import evaluate
-from enforcement.gate.ask import Ask, TimeBudget, Timer
+from enforcement.gate.ask import Ask, OutOfTime, TimeBudget, Timer
 from enforcement.gate.joint import Alone, KeyTaken, Waiting
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
@@ -254,4 +254,46 @@ def test_a_batch_of_one_caller_is_one_transaction(shop: Shop) -> None:
     ]
     assert transactions_of(shop, bodies[:4]) == 1
     assert shop.budget_state(budget)["pending_usd"] == 100
+    check(shop)
+
+
+class StoppedTimer(Timer):
+    """A timer whose budget is used up when the test says so."""
+
+    def __init__(self, *, is_over: bool) -> None:
+        super().__init__(BUDGET)
+        self._is_over = is_over
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
+
+def test_each_fails_by_its_own_clock_and_nobody_by_the_leader_s(shop: Shop) -> None:
+    """The leader's time is over when all is written: the batch is undone, and the others go on."""
+    budget = shop.budget("1000.00")
+    batch = [ask(shop, "10.00", key) for key in ("leader", "late", "patient", "another")]
+    for one, is_over in zip(batch, (True, True, False, False), strict=True):
+        one.timer = StoppedTimer(is_over=is_over)
+
+    evaluate._settle(batch)
+
+    assert [type(one.error) for one in batch] == [OutOfTime, OutOfTime, Alone, Alone]
+    assert shop.budget_state(budget)["pending_usd"] == 0
+    for one in batch[2:]:
+        answer = evaluate._evaluate_ahead(one.question, one.budget, one.timer)
+        assert answer["decision"] == "ALLOW"
+    assert shop.budget_state(budget)["pending_usd"] == 20
+    check(shop)
+
+
+def test_a_late_member_s_clock_ends_nobody_else_s_question(shop: Shop) -> None:
+    budget = shop.budget("1000.00")
+    batch = [ask(shop, "10.00", key) for key in ("leader", "late")]
+    batch[1].timer = StoppedTimer(is_over=True)
+
+    evaluate._settle(batch)
+
+    assert decisions(batch) == ["ALLOW", "ALLOW"], "what was decided in time stands"
+    assert shop.budget_state(budget)["pending_usd"] == 20
     check(shop)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from governance.models import Approval, Review
 from tests.client import Api
 from tests.factories.headroom import Shop
 from tests.factories.tenants import Person, World
 from tests.preflight import build_preflight
 from tests.reviews import ASKS, act, admit, approve, check_books, open_shop, queue_of, refusal, show
+from valdrix.kernel.db import reading, transaction
 
 RULE = {
     "id": "both",
@@ -162,3 +165,36 @@ def test_who_leaves_is_no_reviewer_when_they_come_back(tenant: World) -> None:
     assert Api().delete(f"members/{rita.user_id}", key=tenant.owner.key).status_code == 204
     groups = Api().get("reviewer-groups", key=tenant.owner.key).json()["results"]
     assert groups[0]["person_ids"] == []
+
+
+@pytest.mark.parametrize("required", [1, 2])
+def test_who_asks_reviewers_again_does_not_become_one(tenant: World, required: int) -> None:
+    """Asking again is the requester's alone, and no round makes a requester a reviewer."""
+    terms = {"required": required, "separate_requester": required == 1}
+    shop = open_shop(tenant, approvals={"nonprod": terms})
+    shop.budget("1000.00")
+    again = "approvals/requests"
+    for asker, other in ((tenant.admin, tenant.owner), (tenant.member, tenant.admin)):
+        body = {
+            "project_id": "shop",
+            "environment": "dev",
+            "resource_reference": f"by {asker.role}",
+            "estimated_monthly_delta_usd": "300.00",
+        }
+        asked = Api().post("gate/terraform", body, key=asker.key).json()
+        approval_id, decision_id = asked["approval_request_id"], asked["decision_id"]
+        with transaction(tenant.id):
+            rows = Approval.objects.filter(pk=approval_id)
+            rows.update(status="withdrawn", closed_at=datetime.now(UTC))
+        refused = Api().post(again, {"decision_id": decision_id}, key=other.key)
+        assert refusal(refused) == (403, "not_the_requester")
+        assert Api().post(again, {"decision_id": decision_id}, key=asker.key).status_code == 200
+        if asker is tenant.admin:
+            for verb in ("approve", "deny"):
+                own = act(asker, approval_id, verb, reason="mine")
+                assert refusal(own) == (403, "requester_cannot_review")
+        with reading(tenant.id):
+            approval = Approval.objects.get(pk=approval_id)
+            assert (approval.status, approval.round) == ("pending", 2)
+            assert approval.requester_person_id == asker.user_id
+            assert not Review.objects.filter(approval=approval).exists()

@@ -22,11 +22,12 @@ from billing.plans.domain import GROWTH
 from enforcement.models import Decision
 from governance.api import workload_tokens
 from governance.api.workload_tokens import find_workload_principal
-from governance.models import AuditEntry, User, WorkloadIssuer
+from governance.models import Approval, AuditEntry, Review, User, WorkloadIssuer
 from governance.workloads import discovery
 from governance.workloads.discovery import KeySource
 from tests.client import Api
 from tests.factories.tenants import World, put_on_tier
+from tests.reviews import open_shop
 from tests.standin import LOOPBACK, Asked, Reply, StandIn, stand_in
 from valdrix.kernel.addresses import read_host_list
 from valdrix.kernel.db import platform_transaction, reading
@@ -449,3 +450,25 @@ class _Time:
 
 def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(discovery, "time", _Time(seconds))
+
+
+def test_a_workload_reviews_nothing(api: Api, tenant: World) -> None:
+    """Its person could approve; the job that speaks for them has no scope to."""
+    open_shop(tenant)
+    register(api, tenant)
+    good = token(claims(tenant))
+    asked = ask(good, estimated_monthly_delta_usd="300.00").json()
+    approval_id = asked["approval_request_id"]
+    assert asked["decision"] == "REQUIRE_APPROVAL"
+    for verb in ("approve", "deny"):
+        answer = api.post(f"approvals/{approval_id}/{verb}", {"reason": "mine"}, key=good)
+        assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing"), verb
+    theirs = api.post("gate/terraform", BODY | {"estimated_monthly_delta_usd": "300.00"},
+                      key=tenant.key).json()["approval_request_id"]  # fmt: skip
+    for verb in ("approve", "deny", "withdraw"):
+        answer = api.post(f"approvals/{theirs}/{verb}", {"reason": "mine"}, key=good)
+        assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing"), verb
+    assert api.get("approvals/queue", key=good).json()["results"] == []
+    with reading(tenant.id):
+        assert not Review.objects.exists()
+        assert {one.status for one in Approval.objects.all()} == {"pending"}
