@@ -118,7 +118,8 @@ bench-proof: $(DEV_STAMP)
 	@VALDRIX_BENCH_ROWS=$(or $(ROWS),1000000) $(VENV)/bin/python -m pytest -p no:randomly -s \
 		tests/benchmarks/test_long_history.py
 .PHONY: storm-tokens
-# 200 approval tokens, 50 presenters of each at once, and keys rotated meanwhile.
+# 200 approval tokens, 50 presenters of each at once, in one process and over HTTP, and keys rotated
+# meanwhile: writes docs/ops/storms.md.
 storm-tokens: $(DEV_STAMP)
 	@VALDRIX_STORM=1 $(VENV)/bin/python -m pytest -p no:randomly -s --durations=0 \
 		tests/concurrency/test_token_storm.py

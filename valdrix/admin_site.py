@@ -52,6 +52,7 @@ from governance.admin.audit import AuditEntryAdmin
 from governance.admin.identity import ApiKeyAdmin
 from governance.admin.incidents import IncidentAdmin
 from governance.admin.integrations import IntegrationAdmin
+from governance.admin.members import MembershipAdmin, ReviewerGroupAdmin
 from governance.admin.policies import ForcedModeAdmin
 from governance.admin.signing_in import SignInView, end_if_over, second_step
 from governance.admin.workloads import WorkloadIssuerAdmin
@@ -63,7 +64,9 @@ from governance.models import (
     ForcedMode,
     Incident,
     Integration,
+    Membership,
     PolicyVersion,
+    ReviewerGroup,
     WorkloadIssuer,
 )
 from valdrix.charts import TELEMETRY_PAGE
@@ -99,6 +102,13 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
             ("Forced modes", "emergency_home", "governance_forcedmode", ""),
             ("Simulate on history", "experiment", "simulations", ""),
             ("Rollout", "stairs", "rollout", ""),
+        ),
+    ),
+    (
+        "People",
+        (
+            ("People", "group", "governance_membership", ""),
+            ("Reviewer groups", "groups", "governance_reviewergroup", ""),
         ),
     ),
     (
@@ -431,6 +441,8 @@ console.register(SettlementRecord, SettlementAdmin)
 console.register(Approval, ApprovalAdmin)
 console.register(AuditEntry, AuditEntryAdmin)
 console.register(Incident, IncidentAdmin)
+console.register(Membership, MembershipAdmin)
+console.register(ReviewerGroup, ReviewerGroupAdmin)
 console.register(ApiKey, ApiKeyAdmin)
 console.register(Integration, IntegrationAdmin)
 console.register(WorkloadIssuer, WorkloadIssuerAdmin)

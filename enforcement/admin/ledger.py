@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.contrib.admin import display
@@ -15,9 +16,9 @@ from django.utils.safestring import SafeString
 from enforcement.admin import labels
 from enforcement.decisions.models import DECISIONS
 from enforcement.ledger import domain as ledger
-from enforcement.models import LedgerEntry
+from enforcement.models import Decision, LedgerEntry
 from governance.identity.domain import ADMIN, OWNER
-from valdrix.kernel.admin import TenantModelAdmin, column_filter
+from valdrix.kernel.admin import TenantModelAdmin, column_filter, seat_of, typed_filter
 from valdrix.kernel.admin_display import (
     NOTHING,
     Panel,
@@ -34,11 +35,21 @@ from valdrix.kernel.admin_display import (
 EVENTS: Final = (
     ledger.DECISION_MADE,
     ledger.RESERVED,
+    ledger.OVERRUN_RESERVED,
     ledger.CONFIRMED,
     ledger.RECONCILED,
     ledger.RELEASED,
     ledger.APPROVAL_REQUESTED,
     ledger.APPROVAL_JOINED,
+    ledger.APPROVAL_GIVEN,
+    ledger.APPROVAL_APPROVED,
+    ledger.APPROVAL_DENIED,
+    ledger.APPROVAL_WITHDRAWN,
+    ledger.APPROVAL_EXPIRED,
+    ledger.APPROVAL_CONSUMED,
+    ledger.TOKEN_ISSUED,
+    ledger.TOKEN_REVOKED,
+    ledger.TOKEN_CONSUMED,
     ledger.POLICY_PUBLISHED,
     ledger.MODE_FORCED,
     ledger.BUDGET_CREATED,
@@ -46,6 +57,57 @@ EVENTS: Final = (
     ledger.CREDIT_GRANTED,
     ledger.CREDIT_VOIDED,
 )
+_MOST_DECISIONS: Final = 5000
+
+
+def _since(request: HttpRequest, rows: QuerySet[Any], text: str) -> QuerySet[Any]:
+    moment = _read_moment(text)
+    return rows.none() if moment is None else rows.filter(at__gte=moment)
+
+
+def _until(request: HttpRequest, rows: QuerySet[Any], text: str) -> QuerySet[Any]:
+    moment = _read_moment(text)
+    return rows.none() if moment is None else rows.filter(at__lt=moment)
+
+
+def _of_decision(request: HttpRequest, rows: QuerySet[Any], text: str) -> QuerySet[Any]:
+    decision_id = _read_id(text)
+    return rows.none() if decision_id is None else rows.filter(decision_id=decision_id)
+
+
+def _of_approval(request: HttpRequest, rows: QuerySet[Any], text: str) -> QuerySet[Any]:
+    """Return the entries that name an approval, by way of its decisions: those have an index."""
+    approval_id = _read_id(text)
+    if approval_id is None:
+        return rows.none()
+    asking = Decision.objects.filter(
+        tenant_id=seat_of(request).tenant_id, approval_request_id=approval_id
+    )
+    return rows.filter(approval_request_id=approval_id, decision_id__in=asking.values("pk"))
+
+
+def _of_resource(request: HttpRequest, rows: QuerySet[Any], text: str) -> QuerySet[Any]:
+    """Return the entries of the newest decisions about a resource, which entries do not name."""
+    about = Decision.objects.filter(
+        tenant_id=seat_of(request).tenant_id, resource_reference=text
+    ).order_by("-pk")
+    return rows.filter(decision_id__in=about.values("pk")[:_MOST_DECISIONS])
+
+
+def _read_moment(text: str) -> datetime | None:
+    """Return the moment that a field of date and time spells, which is UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else None
+
+
+def _read_id(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
 
 
 class LedgerEntryAdmin(TenantModelAdmin):
@@ -64,6 +126,11 @@ class LedgerEntryAdmin(TenantModelAdmin):
     list_filter = (
         column_filter("event", "event", EVENTS, label=words),
         column_filter("decision", "decision", DECISIONS, label=labels.decision_label),
+        typed_filter("since", "from, UTC", _since, input_type="datetime-local"),
+        typed_filter("until", "until, UTC", _until, input_type="datetime-local"),
+        typed_filter("decision_id", "decision id", _of_decision),
+        typed_filter("approval", "approval id", _of_approval),
+        typed_filter("resource", "resource", _of_resource),
     )
 
     def search(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:

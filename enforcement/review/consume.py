@@ -138,13 +138,14 @@ def consume(
         if token.tenant_id != principal.tenant_id:
             raise TokenInvalid
         row = _find_row(principal.tenant_id, token)
+        approval = get_approval(principal.tenant_id, row.approval_id)
+        # Before anything is told: what was answered first is the project's own.
+        require_project(principal, approval)
         first = _find_first_answer(row, binding)
         if first is not None:
             return first, True
         if token.is_expired:
             raise TokenExpired("The approval token is past its end; ask the gate again.")
-        approval = get_approval(principal.tenant_id, row.approval_id)
-        require_project(principal, approval)
         _check_binding(approval, binding)
         locked = _lock(principal, approval, clock)
         # Somebody may have spent it, or it may have ended, while we waited.

@@ -20,6 +20,7 @@ from governance.approvals.state import (
     status_at,
 )
 from governance.identity.domain import Principal
+from governance.policies.queries import read_live_policy
 from valdrix.kernel.db import transaction
 from valdrix.kernel.problems import NotAllowed, NotFound
 
@@ -39,7 +40,8 @@ def request_approval(
     :raises NotAllowed: the credential is bound to other projects.
     :raises NotTheRequester: somebody else asked for the change.
     :raises ApprovalNotApplicable: the decision asks for none, or has an open one, or was denied,
-        or what it held was given back: then the gate has to be asked anew.
+        or what it held was given back, or the policy is another one by now: then the gate has to
+        be asked anew.
     """
     with transaction(principal.tenant_id):
         decision = Decision.objects.filter(tenant_id=principal.tenant_id, pk=decision_id).first()
@@ -57,6 +59,9 @@ def request_approval(
             raise NotTheRequester("Only whoever asked for the change may ask its reviewers again.")
         if status_at(approval, now) not in {EXPIRED, WITHDRAWN} or approval.closed_at is None:
             raise ApprovalNotApplicable("Its approval is open, given or denied.")
+        if read_live_policy(principal.tenant_id).version != decision.policy_version:
+            # Its routing, and that it could be approved at all, are of a policy that is no more.
+            raise ApprovalNotApplicable("The policy changed since; ask the gate again.")
         for waiting_id in {decision.pk, approval.decision_id}:
             held = find_held(principal.tenant_id, waiting_id)
             if held is not None and held.state != "active":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,6 +21,8 @@ from governance.models import ApprovalToken, TokenKey
 from governance.tokens.keys import retire_key, rotate_keys
 from tests.factories.tenants import World
 from tests.reviews import act, approve, check_books, open_shop
+from tests.storms import report, token_storm
+from tests.storms.senders import InProcess, Sender, gunicorn
 from valdrix.kernel.db import reading, sqlstate_of
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import Refused
@@ -89,6 +92,29 @@ def test_each_token_is_accepted_once(tenant: World, run_in_threads: Any) -> None
     print(f"tokens={TOKENS} presenters={PRESENTERS} {dict(counts)}")  # noqa: T201 - the figure
     assert counts == {"accepted": TOKENS, "approval_token_replayed": TOKENS * (PRESENTERS - 1)}
     check_books(tenant)
+
+
+@pytest.fixture
+def sender(database: None) -> Iterator[Sender]:
+    """Give gunicorn to a full storm, and the whole stack in this process to a short one."""
+    if FULL:
+        with gunicorn(workers=2) as served:
+            yield served
+    else:
+        yield InProcess()
+
+
+def test_each_token_is_accepted_once_over_http(
+    tenant: World, sender: Sender, run_in_threads: Any
+) -> None:
+    shop = open_shop(tenant)
+    shop.budget("1000000.00")
+    scale = token_storm.Scale(tokens=200 if FULL else 3, presenters=50 if FULL else 6)
+    figures = token_storm.run(shop, sender, scale, run_in_threads)
+    if FULL:
+        report.record(
+            "tokens", "Tokens presented by everybody, over HTTP (`make storm-tokens`)", figures
+        )
 
 
 def test_rotation_refuses_no_valid_token_and_accepts_no_retired_key(

@@ -28,6 +28,7 @@ from governance.models import (
     Integration,
     Membership,
     PolicyVersion,
+    ReviewerGroup,
     User,
     WorkloadIssuer,
 )
@@ -53,6 +54,8 @@ ADMINS = (
     "governance_incident",
     "billing_reservation",
     "billing_settlementrecord",
+    "governance_membership",
+    "governance_reviewergroup",
 )
 OWNERS = ("governance_apikey", "governance_integration", "governance_workloadissuer")
 ALL = EVERYBODY + ADMINS + OWNERS
@@ -152,6 +155,8 @@ def keys_of(world: World) -> dict[str, object]:
             "enforcement_runtask": RunTask.objects.values_list("id", flat=True)[0],
             "governance_integration": Integration.objects.values_list("id", flat=True)[0],
             "governance_workloadissuer": WorkloadIssuer.objects.values_list("id", flat=True)[0],
+            "governance_membership": Membership.objects.values_list("user_id", flat=True)[0],
+            "governance_reviewergroup": ReviewerGroup.objects.values_list("id", flat=True)[0],
             "governance_apikey": ApiKey.objects.values_list("id", flat=True)[0],
             "governance_forcedmode": _forced_mode_key(),
             "governance_policyversion": PolicyVersion.objects.order_by("-number")[0].number,
@@ -340,8 +345,11 @@ def test_lists_never_show_another_tenants_rows(
     text = text_of(sign_in(tenant.owner).get(url))
     keys, foreign = keys_of(tenant), keys_of(other_tenant)
     assert page_url(name, keys[name]) in text
-    if name not in {"enforcement_ledgerentry", "governance_policyversion"}:
+    if name not in {
+        "enforcement_ledgerentry", "governance_policyversion", "governance_membership",
+    }:  # fmt: skip
         assert str(foreign[name]) not in text
+    assert other_tenant.slug not in text
     for one in foreign.values():
         assert len(str(one)) < 36 or str(one) not in text
 
@@ -448,9 +456,9 @@ def test_djangos_routes_that_know_no_tenant_are_not_there(tenant: World, path: s
     assert response.status_code == 404
 
 
-def test_people_and_groups_are_not_in_the_console() -> None:
+def test_djangos_own_people_and_groups_are_not_in_the_console() -> None:
     assert {model._meta.label for model in console._registry}.isdisjoint(
-        {"auth.Group", "governance.User", "governance.Membership"}
+        {"auth.Group", "governance.User"}
     )
 
 
@@ -543,6 +551,57 @@ def test_ledger_entries_are_found_by_decision(tenant: World) -> None:
     text = text_of(sign_in(tenant.admin).get(list_url("enforcement_ledgerentry") + f"?q={first}"))
     assert page_url("enforcement_decision", first) in text
     assert second not in text
+
+
+def test_ledger_entries_are_narrowed_by_time_event_approval_decision_and_resource(
+    tenant: World,
+) -> None:
+    document = {
+        "schema_version": "valdrix.enforcement.policy.v1",
+        "thresholds": {"nonprod": {"require_approval_from_usd": "100.00"}},
+    }
+    body = {"policy_document": document, "comment": "", "base_version": 0}
+    assert Api().put("policies", body, key=tenant.admin.key).status_code == 200
+    asked = [gate(tenant, resource_reference=name) for name in ("one", "two")]
+    with reading(tenant.id):
+        moments = {
+            str(one.decision_id): one.at
+            for one in LedgerEntry.objects.filter(event="decision_made")
+        }
+    first, second = (one["decision_id"] for one in asked)
+    between = (moments[second]).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    client, base = sign_in(tenant.admin), list_url("enforcement_ledgerentry")
+    shown = {
+        "?event=approval_requested": {first, second},
+        "?event=approval_approved": set(),
+        f"?decision_id={first}": {first},
+        f"?approval={asked[1]['approval_request_id']}": {second},
+        f"?approval={asked[1]['approval_request_id']}&decision_id={first}": set(),
+        "?resource=one": {first},
+        "?resource=on": set(),
+        f"?since={between}": {second},
+        f"?until={between}": {first},
+        f"?since={between}&until={between}": set(),
+        "?since=2020-01-01T00:00": {first, second},
+        "?since=yesterday": set(),
+        "?until=2020-01-01T00:00%2B25:00": set(),
+        "?approval=x": set(),
+        "?decision_id=%00": set(),
+        "?resource=" + "r" * 3000: set(),
+    }
+    for query, expected in shown.items():
+        response = client.get(base + query)
+        assert response.status_code == 200, query
+        assert {one for one in (first, second) if one in _rows_of(response)} == expected, query
+    page = text_of(client.get(base + "?resource=one&since=2020-01-01T00:00"))
+    assert 'value="one"' in page
+    assert 'type="datetime-local" name="since" value="2020-01-01T00:00"' in page
+
+
+def _rows_of(response: HttpResponse) -> str:
+    """Return a list's table: the filters repeat what was typed."""
+    _, _, table = text_of(response).partition('id="result_list"')
+    return table
 
 
 def test_settlements_are_filtered_by_exception_and_found_by_decision(tenant: World) -> None:

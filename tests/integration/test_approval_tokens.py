@@ -332,3 +332,21 @@ def test_what_leaned_on_a_hold_that_was_given_back_is_not_spent(shop: Shop) -> N
     assert refusal(response) == (409, "reservation_not_active")
     with reading(shop.world.id):
         assert ApprovalToken.objects.get(approval_id=again["approval_request_id"]).status == "live"
+
+
+def test_a_first_answer_is_repeated_to_its_own_project_only(shop: Shop) -> None:
+    asked, token = given(shop)
+    assert spend(shop, token, asked, key="once").status_code == 200
+    assert spend(shop, token, asked, key="once").headers["Idempotent-Replayed"] == "true"
+    member = shop.world.member
+    _, other = issue_key(
+        shop.world.id, name="other", role="member", person_id=member.user_id, projects=["other"]
+    )
+    body = {
+        "approval_token": token,
+        "monthly_delta_usd": "300.00",
+        "expected_request_fingerprint": asked["request_fingerprint"],
+    }
+    for headers in ({"Idempotency-Key": "once"}, {}):
+        answer = Api().post("approvals/consume", body, key=other, headers=headers)
+        assert refusal(answer) == (403, "project_not_allowed")

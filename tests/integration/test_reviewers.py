@@ -198,3 +198,17 @@ def test_who_asks_reviewers_again_does_not_become_one(tenant: World, required: i
             assert (approval.status, approval.round) == ("pending", 2)
             assert approval.requester_person_id == asker.user_id
             assert not Review.objects.filter(approval=approval).exists()
+
+
+def test_what_an_older_policy_let_people_approve_is_not_asked_again(tenant: World) -> None:
+    """Asked under lax terms, withdrawn, and opened again once the terms are strict."""
+    shop = open_shop(tenant)
+    asked = shop.ask("300.00")
+    approval_id, body = asked["approval_request_id"], {"decision_id": asked["decision_id"]}
+    shop.publish(thresholds=ASKS, approvals={"nonprod": {"required": 2}})
+    with transaction(tenant.id):
+        Approval.objects.update(status="withdrawn", closed_at=datetime.now(UTC))
+    refused = Api().post("approvals/requests", body, key=tenant.key)
+    assert refusal(refused) == (409, "approval_not_applicable")
+    with reading(tenant.id):
+        assert Approval.objects.get(pk=approval_id).status == "withdrawn"

@@ -157,6 +157,39 @@ def column_filter(
     return ColumnFilter
 
 
+def typed_filter(
+    parameter: str,
+    title_text: str,
+    narrow: Callable[[HttpRequest, QuerySet[Any], str], QuerySet[Any]],
+    *,
+    input_type: str = "text",
+) -> type[SimpleListFilter]:
+    """Return a filter whose value is typed in, such as an id or a moment.
+
+    :param narrow: returns the rows that a value means; none for one that cannot be read.
+    :param input_type: the kind of field that the page offers.
+    """
+
+    class TypedFilter(SimpleListFilter):
+        title = title_text
+        parameter_name = parameter
+        typed = input_type
+
+        def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+            return []
+
+        def has_output(self) -> bool:
+            return True
+
+        def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+            value = (self.value() or "").strip()
+            if not value:
+                return queryset
+            return narrow(request, queryset, value) if value.isprintable() else queryset.none()
+
+    return TypedFilter
+
+
 class TenantModelAdmin(ModelAdmin):
     """Lists and pages of one tenant's rows, and the acts that they offer; nothing else changes.
 
