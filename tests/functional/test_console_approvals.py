@@ -21,6 +21,13 @@ from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.ids import new_id
 
 EVIL = "<script>alert(1)</script>"
+TWO_GROUPS = {
+    "id": "both",
+    "environment": "prod",
+    "reviewer_roles": ["owner", "member"],
+    "reviewer_groups_all": ["finance", "platform"],
+    "required": 2,
+}
 
 
 def list_url(view: str = "") -> str:
@@ -238,3 +245,37 @@ def test_stored_scripts_do_not_run(
 
     browse(review, "desktop")
     assert show(tenant.member, approval_id)["status"] == "denied"
+
+
+@pytest.mark.parametrize("width", list(WIDTHS))
+def test_an_owner_says_who_reviews(
+    tenant: World, address: str, browse: Callable[..., None], width: str
+) -> None:
+    """A group, who is in it, a permission; and the person's page says what follows."""
+    open_shop(tenant, approval_routing_rules=[TWO_GROUPS])
+    give_password(tenant.owner)
+
+    def scenario(page: Any) -> None:
+        sign_in(page, address, tenant.owner.username)
+        page.goto(address + reverse("admin:governance_reviewergroup_changelist"))
+        page.get_by_role("link", name="New group").click()
+        page.get_by_label("Name").fill("finance")
+        page.get_by_role("button", name="New group").click()
+        page.get_by_role("link", name="Say who is in it").click()
+        assert find_unlabelled(page) == []
+        assert not is_too_wide(page)
+        page.get_by_label(f"{tenant.member.username} (member)").check()
+        page.get_by_role("button", name="Say who is in it").click()
+        page.get_by_role("heading", name="Rules that demand it").wait_for()
+        assert page.get_by_text(tenant.member.username).is_visible()
+        page.goto(address + reverse("admin:governance_membership_changelist"))
+        assert not is_too_wide(page)
+        page.get_by_role("link", name=tenant.member.username).click()
+        page.get_by_role("link", name="Set permissions").click()
+        page.get_by_label("enforcement.approve.prod").check()
+        page.get_by_role("button", name="Set permissions").click()
+        page.get_by_role("heading", name="May review").wait_for()
+        assert page.get_by_text("yes, as 2 of owner, member").first.is_visible()
+        assert not is_too_wide(page)
+
+    browse(scenario, width)

@@ -583,7 +583,10 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("UPDATE governance_approval SET project_id = 'else' WHERE decision_id = %(waiting)s"),
     ),
     "decision_has_its_approval": (
-        Fault("DELETE FROM governance_approval WHERE decision_id = %(waiting)s"),
+        Fault(
+            "DELETE FROM governance_approval WHERE decision_id = %(waiting)s",
+            also="approval_is_on_ledger",
+        ),
         Fault(on_decision("waiting", "approval_request_id = NULL")),
     ),
     "pending_approval_is_not_settled": (
