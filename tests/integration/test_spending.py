@@ -24,6 +24,7 @@ from tests.factories.headroom import Shop
 from tests.factories.sums import check_chain, find_differences
 from tests.factories.tenants import World
 from tests.preflight import build_plan, build_preflight
+from tests.reviews import approve
 from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.ids import new_id
 
@@ -85,7 +86,7 @@ def test_the_same_computed_change_spends_its_approval_once(shop: Shop) -> None:
     first = ask(shop)
     assert first["decision"] == "REQUIRE_APPROVAL"
     approval_id = first["approval_request_id"]
-    give(shop.world, approval_id)
+    approve(shop.world.owner, approval_id)
 
     spent = ask(shop, run_id="run-2")
 
