@@ -35,6 +35,7 @@ from governance.models import (
 from tests.client import Api
 from tests.factories.rows import plant_rows
 from tests.factories.tenants import Person, World, system_actor
+from tests.reviews import open_shop
 from valdrix.admin_site import console
 from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.ids import new_id
@@ -556,12 +557,7 @@ def test_ledger_entries_are_found_by_decision(tenant: World) -> None:
 def test_ledger_entries_are_narrowed_by_time_event_approval_decision_and_resource(
     tenant: World,
 ) -> None:
-    document = {
-        "schema_version": "valdrix.enforcement.policy.v1",
-        "thresholds": {"nonprod": {"require_approval_from_usd": "100.00"}},
-    }
-    body = {"policy_document": document, "comment": "", "base_version": 0}
-    assert Api().put("policies", body, key=tenant.admin.key).status_code == 200
+    open_shop(tenant)
     asked = [gate(tenant, resource_reference=name) for name in ("one", "two")]
     with reading(tenant.id):
         moments = {
