@@ -7,7 +7,7 @@ from typing import Any, Final
 from django import forms
 from django.urls import reverse
 
-from governance.admin.key_acts import actor_of
+from governance.admin.people import actor_of
 from governance.identity import reviewing
 from governance.identity.domain import APPROVAL_PERMISSIONS, MEMBER, OWNER, ROLES
 from governance.identity.models import ApprovalPermission, ReviewerGroup
