@@ -202,7 +202,7 @@ def test_a_dry_run_says_so_and_spends_nothing(shop: Shop) -> None:
 
 def test_one_of_many_runs_at_once_spends_it(shop: Shop, run_in_threads: Any) -> None:
     approval_id = ask(shop)["approval_request_id"]
-    give(shop.world, approval_id)
+    approve(shop.world.owner, approval_id)
 
     answers = run_in_threads(6, lambda number: ask(shop, run_id=f"run-{number + 2}"))
 
