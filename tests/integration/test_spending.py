@@ -62,18 +62,11 @@ def ask(shop: Shop, *, may_spend: bool = True, **members: Any) -> dict[str, Any]
 
 
 def give(world: World, approval_id: str, ceiling: str = "300.00", **values: Any) -> None:
-    """Make an approval a given one, as its reviewers' last verdict does."""
+    """Let the owner approve, and then make of it what a test wants."""
+    approve(world.owner, approval_id)
     with transaction(world.id):
-        approval = Approval.objects.get(pk=approval_id)
-        now = approval.requested_at
         Approval.objects.filter(pk=approval_id).update(
-            **{
-                "status": "approved",
-                "approved_at": now,
-                "max_monthly_delta_usd": Decimal(ceiling),
-                "held_decision_id": approval.decision_id,
-            }
-            | values
+            **{"max_monthly_delta_usd": Decimal(ceiling)} | values
         )
 
 
