@@ -55,7 +55,7 @@ def test_key_storm(tenant: World, sender: Sender) -> None:
     scale = (
         key_storm.Scale(sends=30_000, keys=500, threads=64, burst=24, seed=SEED)
         if FULL
-        else key_storm.Scale(sends=600, keys=20, threads=16, burst=16, seed=SEED)
+        else key_storm.Scale(sends=360, keys=12, threads=16, burst=16, seed=SEED)
     )
     keep("keys", "Keys sent again", key_storm.run(tenant, sender, scale))
 

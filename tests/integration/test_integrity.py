@@ -40,7 +40,7 @@ from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.problems import NotFound
 
 IS_STORM = os.environ.get("VALDRIX_STORM") == "1"
-DECISIONS = 10_000 if IS_STORM else 300
+DECISIONS = 10_000 if IS_STORM else 150
 NOBODY = "00000000-0000-7000-8000-00000000dead"
 
 TABLES = (
@@ -724,7 +724,9 @@ def test_mixed_decisions_and_settlements_have_no_false_violation(tenant: World) 
     assert [(f.invariant.name, f.examples[:3]) for f in report.violated] == []
     inspected = {finding.invariant.name: finding.inspected for finding in report.findings}
     assert inspected["decision_has_ledger_entry"] >= DECISIONS
-    assert [name for name, rows in inspected.items() if rows == 0] == []
+    # Nothing is approved here; that history is tests/integration/test_review_integrity.py's.
+    of_reviews = {invariant.name for invariant in reviews.INVARIANTS}
+    assert {name for name, rows in inspected.items() if rows == 0} <= of_reviews
     # The mix must have had everything in it, or the check above says little.
     with reading(tenant.id):
         states = set(

@@ -168,9 +168,17 @@ def test_other_calls_have_the_tenant_s_own_limit(
 
 
 def test_other_calls_are_limited_by_the_tier(
-    clock: Clock, tenant: World, other_tenant: World, settings: Any
+    clock: Clock,
+    tenant: World,
+    other_tenant: World,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings.TENANT_API_PER_MINUTE = None
+    # In the tiers' own order, and few enough to be used up.
+    for tier, amount in ((FREE, 4), (STARTER, 7)):
+        assert API_CALLS_PER_MINUTE[tier] > amount
+        monkeypatch.setitem(API_CALLS_PER_MINUTE, tier, amount)
     put_on_tier(other_tenant, STARTER)
 
     def calls(world: World, count: int) -> list[int]:
