@@ -14,6 +14,8 @@ _OPTIONS: Final = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 _JSON: Final = Path("ops") / "benchmarks.json"
 _PAGE: Final = "benchmarks.md"
 _IMAGES: Final = Path("images")
+_PROOF: Final = Path("ops") / "proof-benchmarks.json"
+"""The figures of ``make bench-proof``, shown as one of the report's sections."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ def merge(
     document: dict[str, Any] = orjson.loads(path.read_bytes()) if path.exists() else {}
     kept = document.get("sections", {}) if document.get("quick") == quick else {}
     sections = {**kept, **found}
+    if (proof := folder / _PROOF).exists():
+        sections["proof"] = orjson.loads(proof.read_bytes())
     steps = document.get("steps", {})
     if step:
         steps = {**steps, step: {**steps.get(step, {}), **summarise(found)}}
@@ -104,6 +108,8 @@ def goals(sections: dict[str, Any]) -> list[Goal]:
         found.append(Goal("99th percentile at half of saturation", text, times <= 5))
     if "history" in sections:
         found += _history_goals(sections["history"])
+    if "proof" in sections:
+        found += _proof_goals(sections["proof"])
     if "decide" in sections:
         median = sections["decide"]["median_us"]
         text = f"median {median:.0f} µs, wanted at most 100"
@@ -127,6 +133,23 @@ def _history_goals(section: dict[str, Any]) -> list[Goal]:
             f"{verified['seconds']:.0f} s at {verified['peak_mib']:.0f} MiB, or {million:.0f} s a"
             " million; wanted at most 60 s a million at 256 MiB",
             million <= 60 and verified["peak_mib"] <= 256,
+        ),
+    ]
+
+
+def _proof_goals(section: dict[str, Any]) -> list[Goal]:
+    speed, verified = section["export_speed_of_copy_to"], section["verify"]
+    peak = max(section["export"]["peak_mib"], verified["peak_mib"])
+    return [
+        Goal(
+            f"export of {section['rows']:,} rows",
+            f"{speed:.2f} of the speed of COPY TO, wanted at least 0.25",
+            speed >= 0.25,
+        ),
+        Goal(
+            f"verification of {section['rows']:,} exported rows",
+            f"{verified['seconds']:.0f} s, wanted at most 60; both at {peak:.0f} MiB, of 256",
+            verified["seconds"] <= 60 and peak <= 256,
         ),
     ]
 
@@ -215,6 +238,8 @@ def render(document: dict[str, Any]) -> str:
             parts.append(f"## {title}\n\n{_case_table(sections[name])}")
     if "history" in sections:
         parts.append(_render_history(sections["history"]))
+    if "proof" in sections:
+        parts.append(_render_proof(sections["proof"]))
     if document["steps"]:
         parts.append(_render_steps(document["steps"]))
     return "\n\n".join(parts) + "\n"
@@ -247,6 +272,30 @@ def _render_history(section: dict[str, Any]) -> str:
         f"## After {section['decisions']:,} decisions\n\n{_case_table(section)}\n\n"
         f"`manage.py verify_ledger` recomputed {verified['entries']:,} entries in"
         f" {verified['seconds']:.1f} s, at most {verified['peak_mib']:.0f} MiB resident."
+    )
+
+
+def _render_proof(section: dict[str, Any]) -> str:
+    seconds = {
+        "COPY TO of the same rows": section["copy_to_seconds"],
+        "export": section["export"]["seconds"],
+        "verify_export, without a database": section["verify"]["seconds"],
+        f"verify_ledger of {section['ledger_entries']:,} entries": section[
+            "verify_ledger_in_database_seconds"
+        ],
+        f"replay of {section['decisions']:,} decisions": section["replay_seconds"],
+        f"simulation over {section['decisions']:,} decisions": section["simulate_seconds"],
+    }
+    longest = max(seconds.values())
+    rows = [
+        [name, f"{value:.1f}", f"`{'█' * max(1, round(value / longest * 30))}`"]
+        for name, value in seconds.items()
+    ]
+    return (
+        f"## Proof of {section['rows']:,} rows\n\n"
+        f"`make bench-proof`, {section['csv_mb']:.0f} MB of CSV ({section['measured_at']}); figures"
+        " in [ops/proof-benchmarks.json](ops/proof-benchmarks.json).\n\n"
+        + _table(["what", "seconds", ""], rows, right=(1,))
     )
 
 
