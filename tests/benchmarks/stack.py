@@ -95,6 +95,7 @@ def _environment(server: EmbeddedPostgres) -> dict[str, str]:
         # A load is meant to reach the gate, not its limits.
         "ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP": "100000",
         "ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP": "10000000",
+        "TENANT_API_PER_MINUTE": "6000000",
         "WEB_CONCURRENCY": os.environ.get("WEB_CONCURRENCY", "2"),
     }
 

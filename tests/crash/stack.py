@@ -162,6 +162,7 @@ def _environment(server: EmbeddedPostgres) -> dict[str, str]:
         # A load is meant to reach the gate, not its limits.
         "ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP": "100000",
         "ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP": "10000000",
+        "TENANT_API_PER_MINUTE": "6000000",
         "WEB_CONCURRENCY": "2",
     }
 
