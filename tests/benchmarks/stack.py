@@ -96,6 +96,8 @@ def _environment(server: EmbeddedPostgres) -> dict[str, str]:
         "ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP": "100000",
         "ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP": "10000000",
         "TENANT_API_PER_MINUTE": "6000000",
+        "WEB_REQUESTS_AT_ONCE": "73",
+        "WEB_OTHERS_AT_ONCE": "72",
         "WEB_CONCURRENCY": os.environ.get("WEB_CONCURRENCY", "2"),
     }
 
