@@ -82,7 +82,7 @@ class OverHttp:
 
 
 THREADS = 32
-"""As `make run` has them: those that ask about the same accounts are settled together."""
+"""Threads, as `make run` has them: those that ask for one tenant are settled together."""
 
 
 @contextmanager
