@@ -2,7 +2,13 @@
 
 from billing.accounts.models import Account, AccountMonth
 from billing.alerts.models import BudgetAlert
-from billing.costs.models import CostIngestion, CostUnit, DailyCost, SubAccountProject
+from billing.costs.models import (
+    CostHistory,
+    CostIngestion,
+    CostUnit,
+    DailyCost,
+    SubAccountProject,
+)
 from billing.plans.models import Subscription
 from billing.reservations.models import Charge, Reservation, ReservationLine, SettlementRecord
 
@@ -11,6 +17,7 @@ __all__ = (
     "AccountMonth",
     "BudgetAlert",
     "Charge",
+    "CostHistory",
     "CostIngestion",
     "CostUnit",
     "DailyCost",

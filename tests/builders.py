@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from billing.accounts.domain import BudgetState, ExposureState, GrantState
-from enforcement.gate.context import ComputedContext, DayCost, build_context
+from enforcement.gate.context import ComputedContext, DayCost, build_context, sum_up
 from enforcement.gate.decision import GateContext, Outcome, Sharing, decide
 from enforcement.gate.inputs import Cost, GateInput, GateRequest, normalise
 from enforcement.gate.waterfall import Accounts
@@ -170,7 +170,8 @@ def some_days(*amounts: str | int, until: date | None = None) -> list[DayCost]:
 
 def a_computed(gate_input: GateInput, *, now: datetime = NOW) -> ComputedContext:
     """Return the computed context of a project with ten steady days of 100.00."""
-    return build_context(gate_input, some_days(*[100] * 10), now=now, stale_after_days=3)
+    figures = sum_up(some_days(*[100] * 10), today=now.date())
+    return build_context(gate_input, figures, now=now, stale_after_days=3)
 
 
 def a_sharing(**changes: Any) -> Sharing:

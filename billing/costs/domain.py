@@ -41,6 +41,9 @@ FINAL_AFTER_DAYS: Final = 3
 UNIT_PLACES: Final = 50
 """Decimals that a unit's column holds; a charge with more is refused, never rounded."""
 
+HISTORY_DAYS: Final = 62
+"""How many days back a gate looks, today included: this month and a baseline before it."""
+
 EARLIEST_DATE: Final = date(2000, 1, 1)
 LATEST_DATE: Final = date(2099, 12, 31)
 

@@ -44,6 +44,33 @@ class DailyCost(models.Model):
         return f"{self.project_id} {self.date}: {self.amount_usd}"
 
 
+class CostHistory(models.Model):
+    """The days of one project that a gate in one month can look at: all that it reads of costs.
+
+    Kept in the transaction that changes a day; docs/operations/integrity.md checks it.
+    """
+
+    tenant_id = models.UUIDField()
+    project_id = models.CharField(max_length=PROJECT_LIMIT)
+    month = models.DateField(help_text="Its first day.")
+    days = models.TextField(
+        blank=True,
+        help_text="In date order, such as 2026-11-01 12.3400 final,2026-11-02 9.0000 open.",
+    )
+
+    class Meta:
+        db_table = "billing_cost_history"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["tenant_id", "project_id", "month"],
+                name="billing_cost_history_once_a_month",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.project_id} {self.month:%Y-%m}"
+
+
 class CostIngestion(models.Model):
     """One file that was taken, once. Append-only, by trigger."""
 

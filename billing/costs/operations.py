@@ -1,4 +1,4 @@
-"""Writes of costs: units are replaced, and the kept totals of their days follow at once."""
+"""Writes of costs: units are replaced; their days' totals and the months' histories follow at once."""
 
 from __future__ import annotations
 
@@ -68,6 +68,9 @@ UPDATE billing_daily_cost AS kept
  WHERE kept.tenant_id = %(tenant)s AND kept.project_id = day.project_id AND kept.date = day.date
    AND (kept.amount_usd, kept.is_final) IS DISTINCT FROM (day.amount_usd, day.is_final)
 RETURNING kept.project_id, kept.date
+"""
+_KEEP_HISTORY: Final = """
+SELECT billing_keep_cost_history(%(tenant)s, %(projects)s::text[], %(dates)s::date[])
 """
 
 
@@ -139,7 +142,9 @@ def record_daily_costs(
     opened = _open_days(tenant_id, units, at=ingested_at)
     known = find_units(tenant_id, [unit.key for unit in units])
     changed = [unit for unit in units if _differs(known.get(unit.key), unit)]
-    return len(opened | _replace(tenant_id, changed, ingestion_id=None, at=ingested_at))
+    written = opened | _replace(tenant_id, changed, ingestion_id=None, at=ingested_at)
+    _keep_history(tenant_id, written)
+    return len(written)
 
 
 def take_batch(*, origin: IngestionOrigin, batch: CostBatch, has_whole_days: bool) -> Taken | None:
@@ -161,15 +166,16 @@ def take_batch(*, origin: IngestionOrigin, batch: CostBatch, has_whole_days: boo
         for key in find_absent(tenant_id, (unit.key for unit in batch.units))
     ]
     units = [*batch.units, *absent] if has_whole_days else batch.units
-    _open_days(tenant_id, units, at=origin.at)
+    opened = _open_days(tenant_id, units, at=origin.at)
     known: dict[UnitKey, Unit] = {}
     for some in _chunks(units):
         known |= find_units(tenant_id, [unit.key for unit in some])
     changed = [unit for unit in units if _differs(known.get(unit.key), unit)]
     try:
-        _replace(tenant_id, changed, ingestion_id=origin.ingestion_id, at=origin.at)
+        written = _replace(tenant_id, changed, ingestion_id=origin.ingestion_id, at=origin.at)
     except AmountError as error:
         raise CostFileRefused(f"The total of a project's day {error}.") from error
+    _keep_history(tenant_id, opened | written)
     return Taken(
         units_added=len(units) - len(known),
         units_unchanged=len(units) - len(changed),
@@ -277,6 +283,13 @@ def _replace(
             cursor.execute(_KEEP_TOTALS, {**origin, **totals})
             written.update(cursor.fetchall())
     return written
+
+
+def _keep_history(tenant_id: uuid.UUID, days: set[tuple[str, date]]) -> None:
+    """Bring up to date what gates read of some days, whose rows are all locked already."""
+    with connection.cursor() as cursor:
+        for some in _chunks(sorted(days)):
+            cursor.execute(_KEEP_HISTORY, {"tenant": tenant_id, **_day_columns(some)})
 
 
 def _differs(known: Unit | None, unit: Unit) -> bool:

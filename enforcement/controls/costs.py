@@ -16,6 +16,7 @@ from typing import Any, Final
 from billing.costs import operations, queries
 from billing.costs.domain import (
     DEFAULT_TAG_KEYS,
+    HISTORY_DAYS,
     CostBatch,
     CostFileUnreadable,
     ProjectRules,
@@ -25,7 +26,7 @@ from billing.costs.domain import (
 from billing.costs.files import CostFile, Progress, digest_of, read_cost_file
 from billing.costs.models import CostIngestion
 from billing.costs.operations import IngestionOrigin, Taken
-from enforcement.gate.context import HISTORY_DAYS, ComputedContext, DayCost, build_context
+from enforcement.gate.context import ComputedContext, DayCost, build_context, sum_up
 from enforcement.gate.inputs import TERRAFORM, UNESTIMATED, GateInput, GateRequest, normalise
 from governance.audit.operations import Actor, record_change
 from valdrix.kernel.canonical import sha256_hex
@@ -180,7 +181,10 @@ def find_spending(
             project_id=one.project_id,
             computed=build_context(
                 _no_change(one.project_id),
-                [DayCost(day.date, day.amount_usd, day.is_final) for day in one.days],
+                sum_up(
+                    [DayCost(day.date, day.amount_usd, day.is_final) for day in one.days],
+                    today=until,
+                ),
                 now=as_of,
                 stale_after_days=0,
             ),

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from billing.accounts.domain import EXPOSURE
+from billing.accounts.domain import EXPOSURE, month_of
 from billing.accounts.locking import AccountScope
 from billing.reservations import queries as charges
 from billing.reservations.domain import Change
@@ -190,7 +190,6 @@ def build_call(questions: Sequence[Question], now: datetime) -> Call:
     first = questions[0]
     claims = [(place, one.claim) for place, one in enumerate(questions) if one.claim is not None]
     changes = [one.change for one in questions]
-    month, since, until = snapshot.period(now)
     document = {
         "now": now,
         "known": first.governing.sha256,
@@ -202,9 +201,7 @@ def build_call(questions: Sequence[Question], now: datetime) -> Call:
             {"project": project, "environment": environment, "team": team}
             for project, environment, team in _scope_names(questions)
         ],
-        "month": month,
-        "since": since,
-        "until": until,
+        "month": month_of(now),
     }
     return _BEGIN, msgspec.json.encode(document).decode()
 

@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from billing.accounts.domain import month_of
+from billing.costs.domain import HISTORY_DAYS
 from enforcement.gate.inputs import KNOWN, PARTIAL, GateInput
 from valdrix.kernel.money import EXACT, MAGNITUDE_LIMIT, MONTHLY_PLACES, ZERO, round_amount
 
@@ -35,9 +35,6 @@ FINAL: Final = "final"
 ALL_STATUS: Final = "all_status"
 NO_DATA: Final = "none"
 UNAVAILABLE: Final = "unavailable"
-
-HISTORY_DAYS: Final = 62
-"""How many days back daily costs are read: this month and a baseline before it."""
 
 _BASELINE_DAYS: Final = 28
 _BASELINE_MINIMUM_DAYS: Final = 7
@@ -92,33 +89,65 @@ class ComputedContext(msgspec.Struct, frozen=True, kw_only=True):
     risk_factors: tuple[str, ...]
 
 
+class SpendingFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a project's daily costs come to on one UTC day, whatever is asked; US dollars."""
+
+    observed_cost_days: int
+    latest_cost_date: date | None
+    data_source_mode: str
+    mtd_spend_usd: Decimal
+    burn_rate_daily_usd: Decimal
+    forecast_eom_usd: Decimal
+    anomaly_kind: str
+    anomaly_delta_usd: Decimal
+    anomaly_percent: Decimal
+
+
+def sum_up(days: Sequence[DayCost] | None, *, today: date) -> SpendingFigures:
+    """Return the figures of a project's daily costs.
+
+    :param days: rows in date order, or None when the cost store failed: the figures then are zeros
+        and say ``unavailable``. Those after today or ``HISTORY_DAYS`` before it do not count.
+    """
+    since = today - timedelta(days=HISTORY_DAYS - 1)
+    known_days = [day for day in days or () if since <= day.date <= today]
+    month_start = today.replace(day=1)
+    this_month = [day for day in known_days if day.date >= month_start]
+    mtd = sum((day.amount_usd for day in this_month), ZERO)
+    burn = _figure(EXACT.divide(mtd, Decimal(len(this_month)))) if this_month else ZERO
+    kind, delta, percent = _anomaly(known_days)
+    return SpendingFigures(
+        observed_cost_days=len(this_month),
+        latest_cost_date=known_days[-1].date if known_days else None,
+        data_source_mode=_data_source_mode(days, known_days),
+        mtd_spend_usd=_figure(mtd),
+        burn_rate_daily_usd=burn,
+        forecast_eom_usd=_figure(burn * _days_of_month(today)),
+        anomaly_kind=kind,
+        anomaly_delta_usd=delta,
+        anomaly_percent=percent,
+    )
+
+
 def build_context(
     gate_input: GateInput,
-    days: Sequence[DayCost] | None,
+    figures: SpendingFigures,
     *,
     now: datetime,
     stale_after_days: int,
 ) -> ComputedContext:
-    """Return the context of a question, from the project's daily costs.
+    """Return the context of a question, from the figures of its project on the day of ``now``.
 
-    :param days: rows of the last ``HISTORY_DAYS`` days in date order, or None when the cost
-        store failed: the context then is zeros and says ``unavailable``; it never blocks a gate.
     :param stale_after_days: the policy's limit for the age of the newest row.
     """
     today = now.astimezone(UTC).date()
-    month_start = month_of(now)
-    total_days = calendar.monthrange(today.year, today.month)[1]
-    known_days = [day for day in days or () if day.date <= today]
-    this_month = [day for day in known_days if day.date >= month_start]
-    mtd = sum((day.amount_usd for day in this_month), ZERO)
-    burn = _figure(EXACT.divide(mtd, Decimal(len(this_month)))) if this_month else ZERO
-    forecast = _figure(burn * total_days)
-    kind, delta, percent = _anomaly(known_days)
+    month_start, total_days = today.replace(day=1), _days_of_month(today)
+    newest = figures.latest_cost_date
     factors = _risk_factors(
         gate_input,
-        forecast=forecast,
-        anomaly_kind=kind,
-        age_days=(today - known_days[-1].date).days if known_days else None,
+        forecast=figures.forecast_eom_usd,
+        anomaly_kind=figures.anomaly_kind,
+        age_days=None if newest is None else (today - newest).days,
         stale_after_days=stale_after_days,
     )
     score, risk_class = _risk(factors)
@@ -129,15 +158,15 @@ def build_context(
         month_end=month_start + timedelta(days=total_days - 1),
         month_elapsed_days=today.day,
         month_total_days=total_days,
-        observed_cost_days=len(this_month),
-        latest_cost_date=known_days[-1].date if known_days else None,
-        data_source_mode=_data_source_mode(days, known_days),
-        mtd_spend_usd=_figure(mtd),
-        burn_rate_daily_usd=burn,
-        forecast_eom_usd=forecast,
-        anomaly_kind=kind,
-        anomaly_delta_usd=delta,
-        anomaly_percent=percent,
+        observed_cost_days=figures.observed_cost_days,
+        latest_cost_date=newest,
+        data_source_mode=figures.data_source_mode,
+        mtd_spend_usd=figures.mtd_spend_usd,
+        burn_rate_daily_usd=figures.burn_rate_daily_usd,
+        forecast_eom_usd=figures.forecast_eom_usd,
+        anomaly_kind=figures.anomaly_kind,
+        anomaly_delta_usd=figures.anomaly_delta_usd,
+        anomaly_percent=figures.anomaly_percent,
         risk_class=risk_class,
         risk_score=score,
         risk_factors=factors,
@@ -160,6 +189,10 @@ def rescore(
     return msgspec.structs.replace(
         computed, risk_class=risk_class, risk_score=score, risk_factors=factors
     )
+
+
+def _days_of_month(day: date) -> int:
+    return calendar.monthrange(day.year, day.month)[1]
 
 
 def _risk(factors: Sequence[str]) -> tuple[int, str]:

@@ -9,8 +9,7 @@ from django.db.migrations import RunSQL
 # Amounts travel as text: a JSON number would become a float on the way.
 SNAPSHOT: Final = """
 CREATE FUNCTION enforcement_gate_snapshot(p_tenant uuid, p_project text, p_accounts uuid[],
-    p_month date, p_since date, p_until date,
-    OUT accounts json, OUT costs json, OUT tier text, OUT policy_version integer)
+    p_month date, OUT accounts json, OUT costs text, OUT tier text, OUT policy_version integer)
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     SELECT (SELECT json_agg(json_build_array(a.kind, a.id, a.project_id, a.environment, a.team,
@@ -23,7 +22,7 @@ BEGIN
               FROM billing_account a
               LEFT JOIN billing_account_month m ON m.account_id = a.id AND m.month = p_month
              WHERE a.id = ANY (p_accounts)),
-           billing_daily_costs(p_project, p_since, p_until),
+           billing_cost_days(p_project, p_month),
            (SELECT s.tier FROM billing_subscription s WHERE s.tenant_id = p_tenant),
            (SELECT max(v.number) FROM governance_policy_version v WHERE v.tenant_id = p_tenant)
       INTO accounts, costs, tier, policy_version;
@@ -96,8 +95,8 @@ BEGIN
                                      scope->>'team', moment, locked IS NULL) a
          WHERE locked IS NULL OR a.id = ANY (locked);
         SELECT json_build_array(s.accounts, s.costs, s.tier, s.policy_version) INTO snapshot
-          FROM enforcement_gate_snapshot(tenant, scope->>'project', ids, (p->>'month')::date,
-                                         (p->>'since')::date, (p->>'until')::date) s;
+          FROM enforcement_gate_snapshot(tenant, scope->>'project', ids,
+                                         (p->>'month')::date) s;
         reads := reads || json_build_array(accounts, snapshot);
     END LOOP;
     RETURN json_build_array(policy, charges, to_json(reads), to_json(taken));

@@ -5,8 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from django.db import connection
@@ -23,7 +24,13 @@ from billing.accounts.domain import (
 )
 from billing.plans.domain import FREE, MONTHLY_EXPOSURE_CEILING_USD
 from billing.reservations.models import CREDIT_KINDS
-from enforcement.gate.context import HISTORY_DAYS, ComputedContext, DayCost, build_context
+from enforcement.gate.context import (
+    ComputedContext,
+    DayCost,
+    SpendingFigures,
+    build_context,
+    sum_up,
+)
 from enforcement.gate.inputs import GateInput
 from enforcement.gate.waterfall import Accounts, Hold
 from governance.policies.domain import Policy
@@ -32,8 +39,11 @@ from valdrix.kernel.money import ZERO
 
 _READ: Final = """
 SELECT accounts, costs, tier, policy_version
-  FROM enforcement_gate_snapshot(valdrix_current_tenant(), %s, %s::uuid[], %s, %s, %s)
+  FROM enforcement_gate_snapshot(valdrix_current_tenant(), %s, %s::uuid[], %s)
 """
+
+_HISTORIES: Final = 512
+"""Projects whose figures a process remembers: a history is up to 3 kB of text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +76,14 @@ def read_snapshot(
     """
     if row is None or [account_id for account_id, _ in accounts_of(row)] != account_ids:
         with connection.cursor() as cursor:
-            cursor.execute(_READ, [gate_input.project_id, account_ids, *period(now)])
+            cursor.execute(_READ, [gate_input.project_id, account_ids, month_of(now)])
             row = cursor.fetchone()
     rows, costs, tier, policy_version = row
-    days = None if costs is None else [_day(row) for row in costs]
     computed = build_context(
-        gate_input, days, now=now, stale_after_days=policy.context.stale_cost_days
+        gate_input,
+        figures_of(costs, now.astimezone(UTC).date()),
+        now=now,
+        stale_after_days=policy.context.stale_cost_days,
     )
     limits = policy.limits
     plan_ceiling = limits.plan_monthly_ceiling_usd
@@ -84,7 +96,7 @@ def read_snapshot(
     accounts = _accounts(
         rows or [],
         # Where real spending is not known, what was posted stands for it: never an empty budget.
-        spent_usd=None if days is None else max(ZERO, computed.mtd_spend_usd),
+        spent_usd=None if costs is None else max(ZERO, computed.mtd_spend_usd),
         plan_ceiling_usd=plan_ceiling,
         enterprise_ceiling_usd=enterprise_ceiling,
     )
@@ -123,15 +135,20 @@ _PENDING, _SHADOW, _REMAINING = 7, 10, 14
 """Places of an account's amounts in what is read of it."""
 
 
-def period(now: datetime) -> tuple[date, date, date]:
-    """Return the month, and the first and the last day of the costs that count at a moment."""
-    today = now.astimezone(UTC).date()
-    return month_of(now), today - timedelta(days=HISTORY_DAYS - 1), today
+@lru_cache(maxsize=_HISTORIES)
+def figures_of(costs: str | None, today: date) -> SpendingFigures:
+    """Return the figures of a cost history as the database keeps it; None where its store failed.
+
+    They change with the history and the day alone, so that each is summed up once.
+    """
+    if costs is None:
+        return sum_up(None, today=today)
+    return sum_up([_day(day) for day in costs.split(",") if day], today=today)
 
 
-def _day(row: list[Any]) -> DayCost:
-    day, amount, is_final = row
-    return DayCost(date.fromisoformat(day), Decimal(amount), is_final)
+def _day(text: str) -> DayCost:
+    day, amount, status = text.split(" ")
+    return DayCost(date.fromisoformat(day), Decimal(amount), status == "final")
 
 
 def _accounts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from billing.costs.schema import HISTORY_OF_DAYS, MONTHS_OF_DAYS
 from enforcement.integrity.domain import Invariant
 
 _GRANT_ADDS_UP: Final = """
@@ -117,6 +118,16 @@ SELECT project_id || ' ' || date AS id, 'a number' AS expected,
        CASE amount_usd WHEN 'NaN' THEN 'NaN' ELSE 'a number' END AS found
   FROM billing_daily_cost WHERE tenant_id = %(tenant)s
 """
+_COST_HISTORY_EQUALS_DAYS: Final = f"""
+WITH days AS (SELECT project_id, date FROM billing_daily_cost WHERE tenant_id = %(tenant)s),
+months AS (
+    SELECT project_id, month FROM billing_cost_history WHERE tenant_id = %(tenant)s
+    UNION {MONTHS_OF_DAYS}
+)
+SELECT h.project_id || ' ' || h.month AS id, ({HISTORY_OF_DAYS}) AS expected, k.days AS found
+  FROM (SELECT %(tenant)s::uuid AS tenant_id, m.project_id, m.month FROM months m) h
+  LEFT JOIN billing_cost_history k USING (tenant_id, project_id, month)
+"""  # noqa: S608 - constants
 
 INVARIANTS: Final = (
     Invariant(
@@ -174,5 +185,10 @@ INVARIANTS: Final = (
         "daily_cost_is_a_number",
         "No daily cost is NaN.",
         _DAILY_COST_IS_A_NUMBER,
+    ),
+    Invariant(
+        "cost_history_equals_days",
+        "What gates read of a project's costs in a month is what its days are.",
+        _COST_HISTORY_EQUALS_DAYS,
     ),
 )

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from django.apps import apps
-from django.db import models
+from django.db import connection, models
 
 from billing.accounts.domain import GRANT
 from billing.models import (
@@ -475,6 +475,10 @@ def _plant_costs(tenant_id: uuid.UUID, now: datetime) -> None:
         "ingested_at": now,
     }
     DailyCost.objects.create(**day)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT billing_keep_cost_history(%s, %s, %s)", [tenant_id, ["shop"], [now.date()]]
+        )
     file_id = new_id()
     CostUnit.objects.create(
         **day,

@@ -23,8 +23,9 @@ from pyarrow import parquet as pq
 from billing.costs import operations
 from billing.costs.domain import DayAmount
 from billing.costs.operations import record_daily_costs
-from billing.models import CostIngestion, CostUnit, DailyCost
+from billing.models import CostHistory, CostIngestion, CostUnit, DailyCost
 from enforcement.controls import costs as use_cases
+from enforcement.integrity.queries import INVARIANTS, run_checks
 from governance.models import AuditEntry
 from tests.client import Api
 from tests.factories.tenants import World
@@ -45,6 +46,7 @@ SELECT coalesce(k.project_id, s.project_id), coalesce(k.date, s.date), k.amount_
          USING (project_id, date)
  WHERE k.amount_usd IS DISTINCT FROM s.amount OR k.is_final IS DISTINCT FROM s.is_final
 """
+_HISTORY = [one for one in INVARIANTS if one.name == "cost_history_equals_days"]
 
 
 def post(api: Api, world: World, body: Any, content_type: str = CSV, **query: str) -> Any:
@@ -52,7 +54,9 @@ def post(api: Api, world: World, body: Any, content_type: str = CSV, **query: st
 
 
 def days_of(world: World) -> dict[tuple[str, str], str]:
-    """Return the kept totals of a tenant, after checking each against its units."""
+    """Return the kept totals of a tenant, after checking them and the histories of months."""
+    report = run_checks(world.id, invariants=_HISTORY)
+    assert report.violated == (), report
     with reading(world.id):
         with connection.cursor() as cursor:
             cursor.execute(_WRONG_TOTALS, {"tenant": world.id})
@@ -66,7 +70,7 @@ def everything(world: World) -> list[Any]:
     with reading(world.id):
         return [
             list(model.objects.filter(tenant_id=world.id).order_by("pk").values())
-            for model in (CostIngestion, CostUnit, DailyCost, AuditEntry)
+            for model in (CostIngestion, CostUnit, DailyCost, CostHistory, AuditEntry)
         ]
 
 
@@ -342,7 +346,28 @@ def test_bills_of_the_same_days_at_once_are_all_in_the_totals(tenant: World) -> 
     assert len(days_of(tenant)) == 15
 
 
-@pytest.mark.parametrize("step", ["_replace", "sum_units", "record"])
+def test_other_days_of_the_same_months_at_once_are_all_in_the_history(tenant: World) -> None:
+    """What a gate reads is one row, which both write, though no day is the same."""
+
+    def send(number: int) -> int:
+        days = [
+            {"ChargePeriodStart": f"2026-{10 + one}-{number + 1:02}T00:00:00Z"} for one in (0, 1)
+        ]
+        return post(Api(), tenant, csv_of(*days)).status_code
+
+    assert run_in_threads(6, send) == [201] * 6
+    assert len(days_of(tenant)) == 12
+    with reading(tenant.id):
+        kept = dict(CostHistory.objects.values_list("month", "days"))
+    assert {month.isoformat(): days.count("2026-") for month, days in kept.items()} == {
+        "2026-10-01": 6,
+        "2026-11-01": 12,
+        "2026-12-01": 12,
+        "2027-01-01": 6,
+    }
+
+
+@pytest.mark.parametrize("step", ["_replace", "sum_units", "_keep_history", "record"])
 def test_a_failure_before_the_commit_leaves_nothing(
     tenant: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

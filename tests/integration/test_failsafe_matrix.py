@@ -221,7 +221,7 @@ def test_database_slow(shop: Shop, owner_cursor: Any) -> None:
 
 def test_a_failing_cost_store_never_blocks_a_gate(shop: Shop, owner_cursor: Any) -> None:
     """Costs are context: without them the gate decides, and says what it did not know."""
-    owner_cursor.execute("SELECT pg_get_functiondef('billing_daily_costs'::regproc)")
+    owner_cursor.execute("SELECT pg_get_functiondef('billing_cost_days'::regproc)")
     real = owner_cursor.fetchone()[0]
     failing = real.replace("RETURN coalesce(", "PERFORM 1/0; RETURN coalesce(", 1)
     assert failing != real
@@ -282,7 +282,7 @@ def test_a_locked_cost_table_is_waited_for_no_longer_than_a_lock(
     shop = Shop(tenant)
     shop.budget("1000.00")
 
-    with table_locked("billing_daily_cost"):
+    with table_locked("billing_cost_history"):
         answer = shop.ask("10.00", key="k")
 
     assert answer["decision"] == "ALLOW"

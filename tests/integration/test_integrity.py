@@ -51,6 +51,7 @@ TABLES = (
     "billing_reservation_line",
     "billing_settlement",
     "billing_daily_cost",
+    "billing_cost_history",
     "enforcement_decision",
     "enforcement_idempotency_key",
     "enforcement_ledger_entry",
@@ -367,12 +368,30 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "daily_cost_is_a_number": (
         Fault(
             "UPDATE billing_daily_cost SET amount_usd = 'NaN' WHERE tenant_id = %(tenant)s",
+            also="cost_history_equals_days",
             lifts=("billing_daily_cost.billing_daily_cost_is_a_number",),
         ),
         Fault(
             "UPDATE billing_daily_cost SET amount_usd = 'NaN'"
             " WHERE tenant_id = %(tenant)s AND date = current_date",
+            also="cost_history_equals_days",
             lifts=("billing_daily_cost.billing_daily_cost_is_a_number",),
+        ),
+    ),
+    "cost_history_equals_days": (
+        Fault("DELETE FROM billing_cost_history WHERE tenant_id = %(tenant)s"),
+        Fault("DELETE FROM billing_daily_cost WHERE tenant_id = %(tenant)s"),
+        Fault(
+            "UPDATE billing_daily_cost SET is_final = NOT is_final WHERE tenant_id = %(tenant)s"
+            " AND date = current_date"
+        ),
+        Fault(
+            "UPDATE billing_cost_history SET days = days || ',2026-01-01 1.0000 final'"
+            " WHERE tenant_id = %(tenant)s"
+        ),
+        Fault(
+            "INSERT INTO billing_cost_history (tenant_id, project_id, month, days)"
+            " VALUES (%(tenant)s, 'nobody', '2020-02-01', '2020-02-03 7.0000 final')"
         ),
     ),
     "charge_held_equals_reservations": (

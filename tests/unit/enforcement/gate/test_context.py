@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from billing.costs.domain import HISTORY_DAYS
 from enforcement.gate.context import (
     CONTEXT_VERSION,
-    HISTORY_DAYS,
     ComputedContext,
     DayCost,
     build_context,
+    sum_up,
 )
 from tests.builders import NOW, a_cost, an_input, some_days, usd
 
@@ -24,7 +25,10 @@ from tests.builders import NOW, a_cost, an_input, some_days, usd
 def context(days: list[DayCost] | None, **changes: Any) -> ComputedContext:
     now = changes.pop("now", NOW)
     return build_context(
-        an_input(**{"environment": "nonprod"} | changes), days, now=now, stale_after_days=3
+        an_input(**{"environment": "nonprod"} | changes),
+        sum_up(days, today=now.astimezone(UTC).date()),
+        now=now,
+        stale_after_days=3,
     )
 
 
@@ -51,6 +55,13 @@ def test_means_are_rounded_half_up_once() -> None:
     found = context(some_days("0.0001", "0.0002"))
     assert found.burn_rate_daily_usd == usd("0.0002")
     assert context(some_days(1, 1, "0")).burn_rate_daily_usd == usd("0.6667")
+
+
+def test_days_beyond_the_history_are_not_used() -> None:
+    first = NOW.date() - timedelta(days=HISTORY_DAYS - 1)
+    assert context(some_days(10, until=first)).latest_cost_date == first
+    found = context(some_days(10, until=first - timedelta(days=1)))
+    assert (found.latest_cost_date, found.data_source_mode) == (None, "none")
 
 
 def test_days_to_come_are_not_used() -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enforcement.gate.context import build_context
+from enforcement.gate.context import build_context, sum_up
 from enforcement.gate.decision import (
     GateContext,
     decide,
@@ -123,11 +123,16 @@ CONTEXTS = {
     "partial": rich_context(cost=a_cost("0.0001", state="partial", reasons=("price_not_found",))),
     "saving": rich_context(cost=a_cost("-12.3400")),
     "no history": rich_context(
-        computed=build_context(an_input(), None, now=NOW, stale_after_days=3)
+        computed=build_context(
+            an_input(), sum_up(None, today=NOW.date()), now=NOW, stale_after_days=3
+        )
     ),
     "odd history": rich_context(
         computed=build_context(
-            an_input(), some_days("0.0001", "-3", 10**12), now=NOW, stale_after_days=1
+            an_input(),
+            sum_up(some_days("0.0001", "-3", 10**12), today=NOW.date()),
+            now=NOW,
+            stale_after_days=1,
         )
     ),
 }
