@@ -12,14 +12,19 @@ from django.conf import settings  # noqa: E402 - settings have to be in force fi
 
 from valdrix.celery import prompt_task  # noqa: E402 - the same
 from valdrix.kernel import prompting  # noqa: E402 - the same
+from valdrix.kernel.http.refusing import RefusingApplication  # noqa: E402 - the same
 from valdrix.kernel.http.shedding import SheddingApplication  # noqa: E402 - the same
+from valdrix.kernel.throttling.limiter import limiter  # noqa: E402 - the same
 from valdrix.serving import GuardedApplication  # noqa: E402 - the same
 
 if settings.CELERY_BROKER_URL:
     prompting.bind(prompt_task)
 
-application = SheddingApplication(
-    GuardedApplication(_django),
-    most=settings.WEB_REQUESTS_AT_ONCE,
-    most_others=settings.WEB_OTHERS_AT_ONCE,
+application = RefusingApplication(
+    SheddingApplication(
+        GuardedApplication(_django),
+        most=settings.WEB_REQUESTS_AT_ONCE,
+        most_others=settings.WEB_OTHERS_AT_ONCE,
+    ),
+    limiter=limiter,
 )

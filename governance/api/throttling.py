@@ -11,6 +11,8 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from governance.identity.domain import Principal
+from valdrix.kernel.http.measuring import route_of
+from valdrix.kernel.http.refusing import RefusedBy, note_refusal
 from valdrix.kernel.metrics import GATE_SATURATION, RATE_LIMIT_REJECTIONS
 from valdrix.kernel.throttling.limiter import limiter
 from valdrix.kernel.throttling.windows import Limit
@@ -27,9 +29,9 @@ class Throttle(BaseThrottle):
         principal = request.user
         if not isinstance(principal, Principal) or _has_paid(request, principal):
             return True
-        return self.take(principal)
+        return self.take(request, principal)
 
-    def take(self, principal: Principal) -> bool:
+    def take(self, request: Request, principal: Principal) -> bool:
         """Take a token of each of a principal's limits, or of none, and tell whether it did."""
         limits = self.limits(principal)
         if not limits:
@@ -39,7 +41,11 @@ class Throttle(BaseThrottle):
             self.observe(limits, taken.used)
         if taken.refused is None:
             return True
-        RATE_LIMIT_REJECTIONS.labels(limits[taken.refused][0]).inc()
+        kind = limits[taken.refused][0]
+        RATE_LIMIT_REJECTIONS.labels(kind).inc()
+        django_request = request._request  # noqa: SLF001 - the framework's wrapper
+        asked = tuple(limit for _, limit in limits)
+        note_refusal(django_request, RefusedBy(kind, asked, route_of(django_request)))
         self._wait_seconds = taken.wait_seconds
         return False
 
@@ -67,7 +73,7 @@ def take_beforehand(request: Request, known: Principal | None) -> None:
         return
     view = request.parser_context["view"]
     for throttle in view.get_throttles():
-        if isinstance(throttle, Throttle) and not throttle.take(known):
+        if isinstance(throttle, Throttle) and not throttle.take(request, known):
             raise Throttled(throttle.wait())
     request.tokens_taken_of = known.tenant_id  # type: ignore[attr-defined] # read below
 

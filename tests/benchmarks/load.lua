@@ -35,12 +35,22 @@ if mean > 0 then
   end
 end
 
+-- Each latency that occurred, in microseconds, and how often.
+local function all(latency)
+  local found = {}
+  for number = 1, #latency do
+    found[number] = string.format("[%d,%d]", latency(number))
+  end
+  return table.concat(found, ",")
+end
+
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(
     'RESULT {"requests": %d, "seconds": %.6f, "p50_ms": %.3f, "p95_ms": %.3f, "p99_ms": %.3f, '
-    .. '"bad_status": %d, "broken": %d}\n',
+    .. '"bad_status": %d, "broken": %d, "latencies_us": [%s]}\n',
     summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3,
     latency:percentile(95) / 1e3, latency:percentile(99) / 1e3,
-    errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+    errors.status, errors.connect + errors.read + errors.write + errors.timeout,
+    all(latency)))
 end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import random
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from valdrix.kernel.throttling import limiter as limiter_module
 from valdrix.kernel.throttling.in_redis import RedisCounts
 from valdrix.kernel.throttling.limiter import Limiter
 from valdrix.kernel.throttling.shared_file import SharedFile
-from valdrix.kernel.throttling.windows import Limit, Taken
+from valdrix.kernel.throttling.windows import PACED_FROM, Limit, Taken
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -131,6 +132,60 @@ def test_steady_load_gets_at_least_nineteen_twentieths(counts: SharedFile, clock
     assert 0.95 * 600 * 20 <= allowed <= 600 * 21
 
 
+@pytest.mark.parametrize(("amount", "times"), [(50, 2.0), (50, 6.0), (600, 3.0)])
+def test_an_uneven_flood_loses_hardly_anything_by_its_pacing(
+    counts: SharedFile, clock: Clock, amount: int, times: float
+) -> None:
+    limit, chance = Limit("uneven", amount, 1.0), random.Random(7)
+    began, passed = clock.now, []
+    while clock.now < began + 25:
+        clock.now += chance.expovariate(amount * times)
+        if counts.take((limit,)).is_allowed:
+            passed.append(clock.now)
+    assert 0.94 * amount * 25 <= len(passed)
+    assert most_in_any_window(passed, 1.0) == amount
+
+
+def test_a_flood_s_tokens_come_evenly_and_not_in_bursts(counts: SharedFile, clock: Clock) -> None:
+    """FI-005: what passes of a flood must not queue before others' gates once a second."""
+    limit, passed = Limit("flood", 50, 1.0), []
+    for _ in range(6 * 1000):
+        clock.now += 1 / 1000
+        if counts.take((limit,)).is_allowed:
+            passed.append(clock.now)
+    assert most_in_any_window(passed[:60], 0.1) == 50
+    later = [moment for moment in passed if moment > 1002.5]
+    assert len(later) >= 0.95 * 50 * 3.5
+    assert most_in_any_window(later, 0.05) <= 8
+    assert most_in_any_window(later, 0.2) <= 15
+
+
+def test_who_pauses_after_a_flood_has_the_whole_limit_again(
+    counts: SharedFile, clock: Clock
+) -> None:
+    limit = Limit("pause", 50, 1.0)
+    for _ in range(3 * 250):
+        clock.now += 1 / 250
+        counts.take((limit,))
+    clock.now += 1.06
+    assert [counts.take((limit,)).is_allowed for _ in range(60)] == [True] * 50 + [False] * 10
+
+
+def test_a_refusal_of_a_paced_limit_says_when_the_next_token_is_due(
+    counts: SharedFile, clock: Clock
+) -> None:
+    limit = Limit("due", 10, 60.0)
+    for _ in range(120 * 5):
+        clock.now += 0.2
+        counts.take((limit,))
+    refused = counts.take((limit,))
+    while refused.is_allowed:
+        refused = counts.take((limit,))
+    assert 1 <= refused.wait_seconds <= 7
+    clock.now += refused.wait_seconds
+    assert counts.take((limit,)).is_allowed
+
+
 def test_a_refusal_takes_nothing_of_the_other_limits(counts: SharedFile) -> None:
     wide, narrow = Limit("wide", 100, 60.0), Limit("narrow", 1, 60.0)
     assert counts.take((wide, narrow)).is_allowed
@@ -238,7 +293,7 @@ def test_a_process_that_dies_with_the_lock_holds_nobody(tmp_path: Path) -> None:
         "time.sleep(60)\n"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "throttle.v1")], stdout=subprocess.PIPE
+        [sys.executable, "-c", code, str(tmp_path / "throttle.v2")], stdout=subprocess.PIPE
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
@@ -291,7 +346,7 @@ def test_a_limiter_that_cannot_count_lets_everybody_pass(tmp_path: Path, breakag
         (tmp_path / "directory").write_text("")
         store = SharedFile(tmp_path / "directory")
     else:
-        (tmp_path / "throttle.v1").symlink_to("/etc/hostname")
+        (tmp_path / "throttle.v2").symlink_to("/etc/hostname")
         store = SharedFile(tmp_path)
     made = Limiter(in_redis=None, in_file=store)
     assert all(made.take((Limit("a", 1, 60.0),)).is_allowed for _ in range(3))
@@ -332,6 +387,35 @@ def test_redis_counts_like_the_file(redis_url: str) -> None:
     refused = store.take((wide, limit))
     assert (refused.refused, refused.used) == (1, (5, 5))
     assert 57 <= refused.wait_seconds <= 63
+    store.close()
+
+
+def test_redis_paces_a_flood_like_the_file(redis_url: str) -> None:
+    store, client = RedisCounts(redis_url), redis.Redis.from_url(redis_url)
+    limit = Limit("paced", 1000, 60.0)
+    key = "{valdrix-throttle-2}:" + limit.digest.hex()
+    assert store.take((limit,)).is_allowed
+    now = int(client.time()[0])
+    slot = int(now / limit.part_seconds)
+
+    def seem(refusing: int, next_at: int) -> None:
+        client.delete(key)
+        marks: dict[str, int] = {f"r{slot - number}": 1 for number in range(refusing)}
+        client.hset(key, mapping={**marks, "n": next_at * 1_000_000})
+
+    # A token is due in twenty seconds: for a flood that is a refusal, else it says nothing.
+    seem(PACED_FROM - 1, now + 20)
+    assert store.take((limit,)).is_allowed
+    seem(PACED_FROM + 1, now + 20)
+    refused = store.take((limit,))
+    assert (refused.refused, refused.used) == (0, (0,))
+    assert 10 <= refused.wait_seconds <= 14
+    assert 0 < refused.certain_seconds <= limit.part_seconds
+    seem(PACED_FROM + 1, now - 20)
+    assert store.take((limit,)).is_allowed
+    due = float(client.hget(key, "n")) / 1e6  # type: ignore[arg-type] # redis types both clients
+    assert due >= now + limit.spacing_seconds - 1
+    client.close()
     store.close()
 
 

@@ -26,9 +26,8 @@ class MeasuringMiddleware:
         started = time.perf_counter()
         with connection.execute_wrapper(_time_statement):
             response = self._get_response(request)
-        match = request.resolver_match
-        route = match.route if match is not None else "unmatched"
-        method = request.method if request.method in _METHODS else "other"
+        route = route_of(request)
+        method = method_label(request.method)
         REQUEST_COUNT.labels(method, route, str(response.status_code)).inc()
         REQUEST_DURATION.labels(method, route).observe(time.perf_counter() - started)
         return response
@@ -40,6 +39,17 @@ _BY_OPERATION = {
     for word in ("SELECT", "INSERT", "UPDATE", "DELETE")
 }
 _OTHER = DB_QUERY_DURATION.labels("other")
+
+
+def route_of(request: HttpRequest) -> str:
+    """Return the pattern of the route that a request took; ``unmatched`` without one."""
+    match = request.resolver_match
+    return "unmatched" if match is None else match.route
+
+
+def method_label(method: str | None) -> str:
+    """Return what a method is counted as; one that is none is a caller's text."""
+    return method if method in _METHODS else "other"
 
 
 def _time_statement(execute: Callable[..., Any], sql: Any, *arguments: Any) -> Any:

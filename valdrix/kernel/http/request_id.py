@@ -32,8 +32,7 @@ class RequestIdMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer the request with its id in force and in the response's header."""
-        offered = request.headers.get(HEADER, "")
-        request_id = offered if _SOUND.fullmatch(offered) else str(new_id())
+        request_id = choose_id(request.headers.get(HEADER, ""))
         token = request_context.request_id.set(request_id)
         try:
             response = refuse_unknown_length(request) or self._get_response(request)
@@ -43,3 +42,8 @@ class RequestIdMiddleware:
         if response.status_code >= HTTPStatus.BAD_REQUEST:
             drain(request)
         return response
+
+
+def choose_id(offered: str) -> str:
+    """Return the id that a request offers, where it is sound, or a new one."""
+    return offered if _SOUND.fullmatch(offered) else str(new_id())

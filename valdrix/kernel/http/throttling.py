@@ -10,7 +10,9 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from valdrix.kernel.http.client_address import client_address
+from valdrix.kernel.http.measuring import route_of
 from valdrix.kernel.http.problem_response import problem_response
+from valdrix.kernel.http.refusing import DETAIL, RefusedBy, note_refusal
 from valdrix.kernel.metrics import RATE_LIMIT_REJECTIONS
 from valdrix.kernel.throttling.limiter import limiter
 from valdrix.kernel.throttling.windows import Limit, Taken
@@ -38,7 +40,7 @@ class AddressThrottleMiddleware:
             if not taken.is_allowed:
                 return problem_response(
                     "throttled",
-                    "Too many requests; retry after the time given.",
+                    DETAIL,
                     headers={"Retry-After": str(taken.wait_seconds)},
                 )
         return self._get_response(request)
@@ -52,6 +54,8 @@ def take_for_address(request: HttpRequest) -> Taken:
     taken = limiter().take((limit,))
     if not taken.is_allowed:
         RATE_LIMIT_REJECTIONS.labels("address").inc()
+        by = RefusedBy("address", (limit,), route_of(request), is_by_address=True)
+        note_refusal(request, by)
     return taken
 
 

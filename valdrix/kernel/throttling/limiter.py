@@ -50,18 +50,26 @@ class Limiter:
 
     def take(self, limits: Sequence[Limit]) -> Taken:
         """Take one token of every limit, or of none; whatever fails lets pass."""
-        key, now = tuple(limits), self._clock()
-        spent = self._spent.get(key)
-        if spent is not None:
-            since, until, refusal = spent
-            if now < until:
-                return replace(
-                    refusal, wait_seconds=max(1, math.ceil(refusal.wait_seconds - (now - since)))
-                )
+        key = tuple(limits)
+        refusal = self.find_refusal(key)
+        if refusal is not None:
+            return refusal
         taken = self._take(key)
         if not taken.is_allowed:
             self._remember(key, taken)
         return taken
+
+    def find_refusal(self, limits: tuple[Limit, ...]) -> Taken | None:
+        """Return what a moment ago refused these limits, while that is certain; nothing is taken."""
+        spent = self._spent.get(limits)
+        if spent is None:
+            return None
+        now = self._clock()
+        since, until, refusal = spent
+        if now >= until:
+            return None
+        left = refusal.wait_seconds - (now - since)
+        return replace(refusal, wait_seconds=max(1, math.ceil(left)))
 
     def _take(self, limits: Sequence[Limit]) -> Taken:
         if self._redis is not None and time.monotonic() >= self._resumes_at:

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from valdrix.kernel.throttling.windows import SLOTS, Limit, Taken, forget_past, wait_seconds
+from valdrix.kernel.throttling.windows import SLOTS, Bucket, Limit, Taken
 
-_ENTRY: Final = struct.Struct(f"<16sq{SLOTS}I")
+_ENTRY: Final = struct.Struct(f"<16sqId{SLOTS}I")
+"""Whose counts they are, and a bucket: its newest part, its refusals, when a token is due, its counts."""
 _ENTRY_BYTES: Final = 128
 _ENTRIES: Final = 8192
 _PROBES: Final = 8
@@ -35,7 +36,7 @@ class SharedFile:
         clock: Callable[[], float] = time.monotonic,
         entries: int = _ENTRIES,
     ) -> None:
-        self._path = directory / "throttle.v1"
+        self._path = directory / "throttle.v2"
         self._clock = clock
         self._entries = entries
         self._lock = threading.Lock()
@@ -56,35 +57,36 @@ class SharedFile:
 
     def _take(self, table: mmap.mmap, limits: Sequence[Limit], now: float) -> Taken:
         found = [self._find(table, limit, now) for limit in limits]
-        used = tuple(sum(counts) for _, _, counts in found)
-        for position, limit in enumerate(limits):
-            if used[position] >= limit.amount:
-                _, slot, counts = found[position]
-                wait = wait_seconds(counts, limit, slot=slot, now=now)
-                certain = (slot + 1) * limit.part_seconds - now
-                return Taken(position, wait, used, certain)
-        for limit, (place, slot, counts) in zip(limits, found, strict=True):
-            counts[slot % SLOTS] += 1
-            _ENTRY.pack_into(table, place, limit.digest, slot, *counts)
+        used = tuple(bucket.used for _, bucket in found)
+        for position, (limit, (place, bucket)) in enumerate(zip(limits, found, strict=True)):
+            wait = bucket.find_wait(limit, now)
+            if wait is not None:
+                bucket.note_refusal()
+                _write(table, place, limit, bucket)
+                return Taken(position, wait.whole_seconds, used, wait.certain_seconds)
+        for limit, (place, bucket) in zip(limits, found, strict=True):
+            bucket.take(limit, now)
+            _write(table, place, limit, bucket)
         return Taken(None, 0, tuple(count + 1 for count in used))
 
-    def _find(self, table: mmap.mmap, limit: Limit, now: float) -> tuple[int, int, list[int]]:
-        """Return a limit's place, the part that it is in, and its counts up to that part."""
+    def _find(self, table: mmap.mmap, limit: Limit, now: float) -> tuple[int, Bucket]:
+        """Return a limit's place, and its bucket as it is now."""
         slot = limit.slot_of(now)
         first = int.from_bytes(limit.digest[:8], "little") % self._entries
         oldest: tuple[int, int] | None = None
         for probe in range(_PROBES):
             place = (first + probe) % self._entries * _ENTRY_BYTES
-            digest, newest, *counts = _ENTRY.unpack_from(table, place)
+            digest, newest, refusing, next_at, *counts = _ENTRY.unpack_from(table, place)
             if digest == limit.digest:
-                forget_past(counts, newest=newest, slot=slot)
-                return place, slot, counts
+                bucket = Bucket(newest, counts, refusing, next_at)
+                bucket.move_to(slot)
+                return place, bucket
             # Numbers of parts differ between windows; what counts here is which was used last.
             age = -1 if digest == _EMPTY else newest
             if oldest is None or age < oldest[0]:
                 oldest = (age, place)
         assert oldest is not None
-        return oldest[1], slot, [0] * SLOTS
+        return oldest[1], Bucket(slot)
 
     def _open(self) -> tuple[int, mmap.mmap]:
         """Return the file and its memory, opened by this process: a fork has its own."""
@@ -108,3 +110,9 @@ class SharedFile:
                 self._opened[2].close()
                 os.close(self._opened[1])
                 self._opened = None
+
+
+def _write(table: mmap.mmap, place: int, limit: Limit, bucket: Bucket) -> None:
+    _ENTRY.pack_into(
+        table, place, limit.digest, bucket.newest, bucket.refusing, bucket.next_at, *bucket.counts
+    )
