@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from typing import Final
 
 from django.db import connection
 
@@ -18,7 +19,7 @@ from governance.identity.domain import (
     weaker_role,
 )
 from governance.identity.models import ApiKey, Membership, User
-from valdrix.kernel.db import transaction_required
+from valdrix.kernel.db import answer_to, transaction_required
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +32,25 @@ class TenantOfPerson:
     role: str
 
 
+_AUTHENTICATE: Final = """
+SELECT json_build_array(tenant_id, key_id, person_id, key_role, membership_role, scopes, projects,
+                        plan)
+  FROM governance_authenticate_key(%s, decode(%s, 'hex'))
+"""
+
+
 def find_key_principal(key: ApiKeyText) -> Principal | None:
     """Return whom an API key speaks for, or None when it speaks for nobody (any more).
 
     One statement outside any transaction; the database function behind it sees every tenant
     and answers with one credential only. It also notes, to the minute, that the key was used.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT tenant_id, key_id, person_id, key_role, membership_role, scopes, projects, plan"
-            " FROM governance_authenticate_key(%s, %s)",
-            [key.lookup, key.digest],
-        )
-        row = cursor.fetchone()
+    row = answer_to(_AUTHENTICATE, key.lookup, key.digest.hex())
     if row is None:
         return None
     tenant_id, key_id, person_id, key_role, membership_role, scopes, projects, plan = row
     return Principal(
-        tenant_id=tenant_id,
+        tenant_id=uuid.UUID(tenant_id),
         principal_id=f"key:{key_id}",
         person_id=person_id,
         role=weaker_role(key_role, membership_role),

@@ -27,6 +27,7 @@ __all__ = [
     "ORDINARY",
     "NotInTransaction",
     "TimeLimits",
+    "answer_to",
     "drop_lost_connection",
     "is_database_down",
     "platform_transaction",
@@ -123,6 +124,17 @@ def call_now(call: Call) -> Rows:
         cursor.execute(text, [f"[{item}]"])
         rows: Rows = cursor.fetchall()
     return rows
+
+
+def answer_to(text: str, *values: str) -> Any:
+    """Return the JSON, parsed, that one statement gives; None where it gives no row.
+
+    It is a transaction of its own unless one is open, and binds no tenant.
+    """
+    connection.close_if_health_check_failed()
+    connection.ensure_connection()
+    answer = _exchange([_fill(text, *values)])
+    return None if answer is None else orjson.loads(answer)
 
 
 @contextmanager
