@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -195,10 +195,11 @@ class ChainVerifier:
         self._tenant_id = str(tenant_id)
         self.head = Head(0, GENESIS_HASH)
 
-    def check(self, entry: ChainedEntry, columns: Mapping[str, Any] | None = None) -> Fault | None:
+    def check(self, entry: ChainedEntry, columns: tuple[Any, ...] | None = None) -> Fault | None:
         """Return what is wrong with the next entry, or None and move on to it.
 
-        :param columns: the row's own columns, compared with the canonical entry when given.
+        :param columns: the row's own columns, as the canonical form spells them and in the order
+            of ``COLUMNS``; compared with the entry when given.
         """
         sequence = self.head.sequence + 1
         if entry.sequence != sequence:
@@ -209,10 +210,15 @@ class ChainVerifier:
         if bytes(entry.entry_hash) != hash_entry(self.head.entry_hash, canonical):
             return Fault(sequence, "entry_hash is not the hash of the entry")
         document = orjson.loads(canonical)
-        if document.get("tenant_id") != self._tenant_id or document.get("sequence") != sequence:
+        if not isinstance(document, dict) or (
+            (document.get("tenant_id"), document.get("sequence")) != (self._tenant_id, sequence)
+        ):
             return Fault(sequence, "the entry names another tenant or sequence")
-        for name, value in (columns or {}).items():
-            if to_json(value) != document.get(name):
+        if columns is not None:
+            hashed = tuple(map(document.get, COLUMNS))
+            if columns != hashed:
+                pairs = zip(COLUMNS, columns, hashed, strict=True)
+                name = next(name for name, kept, said in pairs if kept != said)
                 return Fault(sequence, f"column {name} is not what was hashed")
         self.head = Head(sequence, bytes(entry.entry_hash))
         return None

@@ -13,7 +13,7 @@ from typing import Final
 from enforcement.ledger.domain import ChainedEntry, ChainVerifier, Fault, Head
 from enforcement.ledger.queries import find_head, stream_entries
 from valdrix.kernel import strict_json
-from valdrix.kernel.canonical import NotCanonicalError, canonical_bytes
+from valdrix.kernel.canonical import NotCanonicalError, canonical_bytes, is_canonical
 from valdrix.kernel.db import snapshot_reading
 
 PROGRESS_EVERY: Final = 10_000
@@ -69,6 +69,8 @@ def _find_text_fault(entry: ChainedEntry, head: Head) -> Fault | None:
     """Return what is wrong with the next entry's text by itself: it must be RFC 8785 JSON."""
     if entry.sequence != head.sequence + 1:
         return None  # Another entry is missing first; the chain says so.
+    if is_canonical(entry.canonical.encode()):
+        return None
     try:
         canonical = canonical_bytes(strict_json.loads(entry.canonical.encode()))
     except (strict_json.StrictJsonError, NotCanonicalError):

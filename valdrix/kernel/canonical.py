@@ -45,6 +45,20 @@ def canonical_bytes(value: Any) -> bytes:
         raise NotCanonicalError("a value has no canonical JSON form") from error
 
 
+def is_canonical(text: bytes) -> bool:
+    """Tell at once that bytes are the RFC 8785 form of strict JSON; False where it takes a closer look.
+
+    What comes out as it went in had no key twice, no blank and no other order.
+    """
+    if b"\\u" in text:
+        return False  # NUL and surrogates can only be written so.
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return _is_plain(value) and orjson.dumps(value, option=orjson.OPT_SORT_KEYS) == text
+
+
 def sha256_hex(value: Any) -> str:
     """Return the lower-case hex SHA-256 of a value's canonical bytes."""
     return hashlib.sha256(canonical_bytes(value)).hexdigest()

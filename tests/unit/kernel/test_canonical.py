@@ -12,9 +12,11 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from valdrix.kernel import strict_json
 from valdrix.kernel.canonical import (
     NotCanonicalError,
     canonical_bytes,
+    is_canonical,
     sha256_hex,
     without_decimals,
 )
@@ -118,6 +120,33 @@ JSON = st.recursive(
 @given(JSON)
 def test_both_ways_of_writing_are_rfc_8785(value):
     assert canonical_bytes(value) == rfc8785.dumps(value)
+
+
+@given(JSON)
+def test_what_is_said_to_be_canonical_is(value):
+    text = canonical_bytes(value)
+    if is_canonical(text):
+        assert canonical_bytes(strict_json.loads(text)) == text
+    assert not is_canonical(text + b" ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'{"a":[1,"x",null,true],"b":{}}', True),
+        (b'{"b":1,"a":2}', False),
+        (b'{"a":1,"a":1}', False),
+        (b'{"a": 1}', False),
+        (b'{"a":1.50}', False),
+        (b'{"a":9007199254740993}', False),
+        (b'{"a":"\\u0000"}', False),
+        (b'{"a":"\\u0041"}', False),
+        (b'{"a":"\xff"}', False),
+        (b"{", False),
+    ],
+)
+def test_what_needs_a_closer_look(text, expected):
+    assert is_canonical(text) is expected
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers(0, 9)))

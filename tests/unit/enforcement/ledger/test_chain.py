@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
@@ -171,7 +172,17 @@ def test_another_tenants_entry_is_found() -> None:
 
 def test_a_column_that_differs_from_the_text_is_named() -> None:
     entry = build_chain(1)[0]
-    columns = {"event": "decision_made", "amount_usd": Decimal("9.0000")}
-    assert ChainVerifier(TENANT).check(entry, columns) == Fault(
+    hashed = json.loads(entry.canonical)
+    columns = [hashed[name] for name in COLUMNS]
+    assert ChainVerifier(TENANT).check(entry, tuple(columns)) is None
+    columns[COLUMNS.index("amount_usd")] = "9.0000"
+    assert ChainVerifier(TENANT).check(entry, tuple(columns)) == Fault(
         1, "column amount_usd is not what was hashed"
+    )
+
+
+def test_what_is_no_object_is_no_entry() -> None:
+    entry = ChainedEntry(1, "[]", GENESIS_HASH, hash_entry(GENESIS_HASH, b"[]"))
+    assert ChainVerifier(TENANT).check(entry) == Fault(
+        1, "the entry names another tenant or sequence"
     )
