@@ -7,15 +7,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from django.db.models import OuterRef, Q, QuerySet, Subquery
+import msgspec
+from django.db.models import OuterRef, QuerySet, Subquery
 
 from billing.accounts.domain import BUDGET, GRANT, BudgetState, GrantState, month_of
 from billing.accounts.models import Account, AccountMonth
-from valdrix.kernel.db import transaction_required
+from valdrix.kernel.db import read_at_once, to_array, to_literal, transaction_required
 from valdrix.kernel.money import ZERO
 from valdrix.kernel.problems import NotFound
+from valdrix.kernel.rows import RowsOf
 
 Projects: TypeAlias = Collection[str] | None
 """The projects that a credential is bound to; None means all of the tenant."""
@@ -105,7 +107,18 @@ def get_grant(tenant_id: uuid.UUID, account_id: uuid.UUID, *, now: datetime) -> 
     return build_grant(_one(rows), now=now)
 
 
-def find_grants(
+ROWS: Final = RowsOf(Account)
+_GRANTS: Final = msgspec.json.Decoder(list[ROWS.type])  # type: ignore[name-defined] # made at run time
+_GRANT_PAGE: Final = f"""
+SELECT coalesce(json_agg({ROWS.sql("a")}), '[]') FROM (
+    SELECT * FROM billing_account
+     WHERE tenant_id = %s AND kind = '{GRANT}'
+       AND (project_id IS NULL OR coalesce(project_id = ANY (%s::text[]), true))
+       AND id > coalesce(%s, '{uuid.UUID(int=0)}'::uuid) ORDER BY id LIMIT %s) AS a
+"""  # noqa: S608 - of constants
+
+
+def read_grants(
     tenant_id: uuid.UUID,
     *,
     projects: Projects,
@@ -113,17 +126,15 @@ def find_grants(
     limit: int,
     now: datetime,
 ) -> list[Grant]:
-    """Return up to ``limit`` credit grants in the order they were made.
+    """Return up to ``limit`` credit grants in the order they were made, read at once.
 
     :param projects: only grants that these may draw on, tenant-wide ones included; None means all.
     :param after_id: the grant after which they start.
     """
-    rows = Account.objects.filter(tenant_id=tenant_id, kind=GRANT)
-    if projects is not None:
-        rows = rows.filter(Q(project_id__in=projects) | Q(project_id__isnull=True))
-    if after_id is not None:
-        rows = rows.filter(id__gt=after_id)
-    return [build_grant(row, now=now) for row in rows.order_by("id")[:limit]]
+    values = (to_array(projects), to_literal(after_id), str(limit))
+    answer = read_at_once(tenant_id, _GRANT_PAGE, str(tenant_id), *values)
+    assert answer is not None
+    return [build_grant(row, now=now) for row in _GRANTS.decode(answer)]
 
 
 def build_grant(account: Account, *, now: datetime) -> Grant:
@@ -171,16 +182,32 @@ def _with_month(rows: QuerySet[Account], now: datetime) -> QuerySet[Account]:
 
 def _build_budget(row: Any) -> Budget:
     """Return a budget from a row of ``_with_month``; a month without a row has no totals yet."""
-    state = BudgetState(
-        account_id=str(row.id),
-        project_id=row.project_id,
-        environment=row.environment,
-        team=row.team,
-        basis=row.basis,
-        limit_usd=row.monthly_limit_usd,
+    return build_budget(
+        row,
         posted_usd=row.month_posted_usd or ZERO,
-        pending_usd=row.pending_usd,
         overrun_usd=row.month_overrun_usd or ZERO,
-        shadow_usd=row.shadow_pending_usd,
+        alerts={},
     )
-    return Budget(account=row, state=state)
+
+
+def build_budget(
+    account: Account,
+    *,
+    posted_usd: Decimal,
+    overrun_usd: Decimal,
+    alerts: Mapping[int, datetime],
+) -> Budget:
+    """Return a budget's row with what is taken of it in one month, in US dollars."""
+    state = BudgetState(
+        account_id=str(account.id),
+        project_id=account.project_id or "",
+        environment=account.environment,
+        team=account.team,
+        basis=account.basis,
+        limit_usd=account.monthly_limit_usd or ZERO,
+        posted_usd=posted_usd,
+        pending_usd=account.pending_usd,
+        overrun_usd=overrun_usd,
+        shadow_usd=account.shadow_pending_usd,
+    )
+    return Budget(account=account, state=state, alerts=alerts)

@@ -16,7 +16,8 @@ from django.utils.safestring import SafeString
 from enforcement.admin.approval_acts import APPROVE, ASK_AGAIN, DENY, DENY_SEVERAL, WITHDRAW
 from enforcement.admin.approval_page import build_approval_page, risk_of
 from enforcement.admin.people import principal_of
-from enforcement.review.reading import Seen, find_queue, see_approval, see_approvals
+from enforcement.review.queue import find_queue
+from enforcement.review.reading import Seen, see_approval, see_approvals
 from governance.admin.approvals import needs_of, status_badge
 from governance.approvals.models import PENDING, STATUSES
 from governance.approvals.state import status_at

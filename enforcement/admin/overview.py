@@ -21,7 +21,7 @@ from enforcement.decisions.models import DECISIONS
 from enforcement.ledger.queries import find_head
 from enforcement.models import Decision
 from enforcement.notifications.queries import count_dead
-from enforcement.review.reading import find_queue
+from enforcement.review.queue import find_queue
 from governance.approvals.models import PENDING
 from governance.identity.domain import ADMIN, OWNER, Principal
 from governance.incidents.queries import find_open_incidents

@@ -33,13 +33,8 @@ from enforcement.review.approve import approve
 from enforcement.review.claim import claim_token
 from enforcement.review.consume import Binding, consume
 from enforcement.review.domain import Words
-from enforcement.review.reading import (
-    ApprovalFilter,
-    find_approvals,
-    see_approval,
-    see_approvals,
-    see_queue,
-)
+from enforcement.review.queue import see_queue
+from enforcement.review.reading import ApprovalFilter, find_approvals, see_approval, see_approvals
 from enforcement.review.refuse import deny, withdraw
 from enforcement.review.request import request_approval
 from governance.api.api_keys import PAGE_PARAMETERS, read_id_cursor
@@ -80,8 +75,7 @@ class ApprovalQueueView(_ApprovalView):
         refuse_unknown_query(request, "limit", "cursor")
         principal, limit = principal_of(request), read_limit(request)
         after_id, now = read_id_cursor(request), timezone.now()
-        with reading(principal.tenant_id):
-            seen = see_queue(principal, after_id=after_id, limit=limit + 1, now=now)
+        seen = see_queue(principal, after_id=after_id, limit=limit + 1, now=now)
         return Response(_page(request, seen, limit))
 
 

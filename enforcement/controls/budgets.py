@@ -17,7 +17,7 @@ from billing.accounts.operations import BudgetChange, BudgetTerms, Origin
 from billing.accounts.queries import Budget
 from billing.alerts.operations import raise_budget_alerts_now
 from billing.alerts.queries import alerts_of
-from enforcement.controls.queries import month_to_date_spend
+from enforcement.controls.queries import month_to_date_spend, read_budgets
 from enforcement.ledger import operations as ledger
 from enforcement.ledger.domain import BUDGET_CHANGED, BUDGET_CREATED, EntryFacts
 from governance.audit.operations import Actor, record_change
@@ -87,11 +87,7 @@ def find_budgets(
     now: datetime,
 ) -> list[Budget]:
     """Return up to ``limit`` budgets, oldest first, of the projects of a credential."""
-    with reading(tenant_id):
-        budgets = queries.find_budgets(
-            tenant_id, projects=projects, after_id=after_id, limit=limit, now=now
-        )
-        return _with_alerts(tenant_id, _with_actuals(tenant_id, budgets, now=now), now=now)
+    return read_budgets(tenant_id, projects=projects, after_id=after_id, limit=limit, now=now)
 
 
 def check_binding(row: Account, projects: Collection[str] | None) -> None:

@@ -82,10 +82,9 @@ def find_credits(
     now: datetime,
 ) -> list[Grant]:
     """Return up to ``limit`` credit grants, oldest first, that a credential's projects may use."""
-    with reading(tenant_id):
-        return queries.find_grants(
-            tenant_id, projects=projects, after_id=after_id, limit=limit, now=now
-        )
+    return queries.read_grants(
+        tenant_id, projects=projects, after_id=after_id, limit=limit, now=now
+    )
 
 
 def show_grant(row: Account) -> dict[str, Any]:

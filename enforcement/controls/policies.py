@@ -83,8 +83,7 @@ def publish_in_transaction(
 
 def find_live_version(tenant_id: uuid.UUID) -> PolicyVersion | None:
     """Return the live version with its document, or None when nothing was published."""
-    with reading(tenant_id):
-        return queries.find_live_version(tenant_id)
+    return queries.read_live_version(tenant_id)
 
 
 def get_version(tenant_id: uuid.UUID, number: int) -> PolicyVersion:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from enforcement.exports.domain import Scope, Segment, Tally, build_manifest
-from enforcement.exports.queries import find_segment, stream_rows
+from enforcement.exports.queries import find_segment, is_small, stream_files, stream_rows
 from enforcement.exports.verifier.layout import COLUMNS, FILES, SUMS
 from enforcement.ledger.checkpoint import build_checkpoint
 from valdrix.kernel.canonical import canonical_bytes
@@ -64,7 +64,8 @@ class Export:
             for name in FILES:
                 tally = tallies[name] = Tally(name)
                 with archive.open(_member(name), "w", force_zip64=True) as member:
-                    for chunk in _chunks(name, self._scope, segment, tally):
+                    rows = stream_rows(name, self._scope, segment)
+                    for chunk in _chunks(name, rows, tally):
                         member.write(chunk)
                         yield sink.take()
         self.signed = self._sign(segment, tallies)
@@ -79,8 +80,8 @@ class Export:
         with snapshot_reading(self._scope.tenant_id):
             segment = find_segment(self._scope)
             tallies = {name: Tally(name) for name in FILES}
-            for name, tally in tallies.items():
-                for _ in _chunks(name, self._scope, segment, tally):
+            for name, rows in _files(self._scope, segment):
+                for _ in _chunks(name, rows, tallies[name]):
                     pass
         self.signed = self._sign(segment, tallies)
         return self.signed
@@ -151,11 +152,20 @@ def _closing_files(signed: Signed) -> Iterator[tuple[str, bytes]]:
     yield "checkpoint.json", canonical_bytes(signed.checkpoint) + b"\n"
 
 
-def _chunks(name: str, scope: Scope, segment: Segment, tally: Tally) -> Iterator[bytes]:
+def _files(scope: Scope, segment: Segment) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Yield each file's rows, to be read before the next file's."""
+    if is_small(scope):
+        yield from stream_files(FILES, scope, segment)
+        return
+    for name in FILES:
+        yield name, stream_rows(name, scope, segment)
+
+
+def _chunks(name: str, rows: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
     """Yield a file's bytes in pieces of about ``CHUNK_BYTES``, its header first."""
     lines = [",".join(COLUMNS[name]).encode() + b"\n"]
     size = len(lines[0])
-    for line in _lines(name, scope, segment, tally):
+    for line in _lines(name, rows, tally):
         lines.append(line)
         size += len(line)
         if size >= CHUNK_BYTES:
@@ -165,7 +175,7 @@ def _chunks(name: str, scope: Scope, segment: Segment, tally: Tally) -> Iterator
     yield tally.take(b"".join(lines))
 
 
-def _lines(name: str, scope: Scope, segment: Segment, tally: Tally) -> Iterator[bytes]:
+def _lines(name: str, rows: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
     """Yield a file's lines and count them.
 
     A row's last cell is the hash of the row before and of its own bytes; ledger entries have
@@ -175,7 +185,7 @@ def _lines(name: str, scope: Scope, segment: Segment, tally: Tally) -> Iterator[
     amounts = len(SUMS[name])
     cuts = 2 + amounts + (2 if has_lineage else 1 if is_ledger else 0)
     previous = tally.last_hash
-    for row in stream_rows(name, scope, segment):
+    for row in rows:
         *head, line = row.split(b",", cuts)
         tally.bound += head[0] == b"1"
         tally.count(head[1], head[2 : 2 + amounts])

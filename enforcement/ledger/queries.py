@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from django.db import connection, models
 from django.db.models import QuerySet
 
 from enforcement.ledger.domain import COLUMNS, GENESIS_HASH, ChainedEntry, Head
 from enforcement.ledger.models import LedgerEntry, LedgerHead
-from valdrix.kernel.db import transaction_required
+from valdrix.kernel.db import read_at_once, transaction_required
 
 _SPELLED: Final = {
     models.DateTimeField: "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
@@ -89,15 +90,50 @@ def find_entries(tenant_id: uuid.UUID, wanted: EntryFilter, *, limit: int) -> li
     return list(_find_rows(tenant_id, wanted)[:limit])
 
 
-def find_chained(tenant_id: uuid.UUID, wanted: EntryFilter, *, limit: int) -> list[ChainedEntry]:
-    """Return what :func:`find_entries` does, each entry as it was hashed and no column beside."""
-    rows = _find_rows(tenant_id, wanted)
-    return [
-        ChainedEntry(sequence, canonical, bytes(prev_hash), bytes(entry_hash))
-        for sequence, canonical, prev_hash, entry_hash in rows.values_list(
-            "sequence", "canonical", "prev_hash", "entry_hash"
-        )[:limit]
-    ]
+Shown: Any = msgspec.defstruct(
+    "Shown",
+    [
+        ("sequence", int),
+        *((name, msgspec.Raw, msgspec.Raw(b"null")) for name in COLUMNS),
+        ("prev_hash", str, ""),
+        ("entry_hash", str, ""),
+    ],
+)
+"""An entry as it was hashed, and its hashes; the text of its members is carried over unread."""
+_SHOWN: Final[Any] = msgspec.json.Decoder(list[tuple[Shown, str, str]])
+
+
+def read_shown(tenant_id: uuid.UUID, wanted: EntryFilter, *, limit: int) -> list[Any]:
+    """Return up to ``limit`` entries in sequence order as they were hashed, read at once.
+
+    What is shown of an entry is taken from the text that the chain proves, not from columns.
+    """
+    conditions, values = ["tenant_id = %s"], [str(tenant_id)]
+    for condition, value in (
+        ("decision_id = %s", wanted.decision_id),
+        ("project_id = %s", wanted.project_id),
+        (f"sequence {'<' if wanted.newest_first else '>'} %s", wanted.after_sequence),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            values.append(str(value))
+    order = "sequence DESC" if wanted.newest_first else "sequence"
+    answer = read_at_once(
+        tenant_id,
+        "SELECT concat('[', string_agg(concat("  # noqa: S608 - of constants
+        "'[', e.canonical, ',\"', encode(e.prev_hash, 'hex'),"
+        f" '\",\"', encode(e.entry_hash, 'hex'), '\"]'), ',' ORDER BY e.{order}), ']')"
+        " FROM (SELECT sequence, canonical, prev_hash, entry_hash FROM enforcement_ledger_entry"
+        f" WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT %s) AS e",
+        *values,
+        str(limit),
+    )
+    assert answer is not None
+    entries = []
+    for entry, prev_hash, entry_hash in _SHOWN.decode(answer):
+        entry.prev_hash, entry.entry_hash = prev_hash, entry_hash
+        entries.append(entry)
+    return entries
 
 
 def _find_rows(tenant_id: uuid.UUID, wanted: EntryFilter) -> QuerySet[LedgerEntry]:

@@ -138,19 +138,14 @@ def find_bench(principal: Principal, approval: Approval) -> Bench:
     return find_benches(principal, [approval])[approval.pk]
 
 
-def find_benches(
-    principal: Principal, approvals: Sequence[Approval], *, reviewer: Reviewer | None = None
-) -> dict[uuid.UUID, Bench]:
-    """Return who judges each of some approvals, in a handful of statements.
-
-    :param reviewer: the principal's person, where it was found already.
-    """
+def find_benches(principal: Principal, approvals: Sequence[Approval]) -> dict[uuid.UUID, Bench]:
+    """Return who judges each of some approvals, in a handful of statements."""
     tenant_id = principal.tenant_id
     requesters = find_requesters_of(tenant_id, approvals)
     reviews = find_approvals_given(tenant_id, approvals)
     voters = {review.person_id for given in reviews.values() for review in given}
     people = find_people(tenant_id, voters) if voters else {}
-    reviewer = reviewer or find_reviewer(principal)
+    reviewer = find_reviewer(principal)
     benches = {}
     for approval in approvals:
         terms = build_terms(approval, requesters[approval.pk])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from django.db import connection
@@ -78,7 +78,7 @@ def find_approvals_given(
 
 
 def keep_authorised(
-    terms: Terms, reviews: Sequence[Review], people: dict[int, Person]
+    terms: Terms, reviews: Sequence[Review], people: Mapping[int, Person]
 ) -> list[Reviewer]:
     """Return the reviewers whose verdicts count: those who may still judge today.
 

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import orjson
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
 from enforcement.review.judging import Bench, find_benches, has_scope, may_approve
 from enforcement.review.queries import find_eligible, find_waiting
-from governance.approvals.authority import Reviewer, find_refusal
+from governance.approvals.authority import find_refusal
 from governance.approvals.models import PENDING, Approval, Review
-from governance.approvals.reviewers import Person, find_reviewer
+from governance.approvals.reviewers import Person
 from governance.approvals.state import get_approval, status_at
-from governance.identity.domain import (
-    ADMIN,
-    APPROVE_NONPROD,
-    APPROVE_PROD,
-    MEMBER,
-    Principal,
-)
-from governance.policies.environments import NONPROD
-from valdrix.kernel.db import transaction_required
+from governance.identity.domain import ADMIN, Principal
 from valdrix.kernel.problems import NotAllowed
 
 _SHOWN_DECISIONS: Final = 50
 _LARGE: Final = ("context_json", "outcome_json")
 """What was decided on, and how: no list shows it."""
-_LISTED: Final = ("resource_reference", "cost_state", "reason_codes", "response_json")
-"""What a queue shows of the decision behind an approval; anything else is not to be had there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,79 +48,6 @@ class Seen:
     waiting: Sequence[Decision]
     eligible: Sequence[Person] | None
     reviews: Sequence[Review]
-
-
-def find_queue(
-    principal: Principal, *, after_id: uuid.UUID | None = None, limit: int, now: datetime
-) -> list[Approval]:
-    """Return up to ``limit`` approvals that a person may approve now, the oldest first.
-
-    :raises NotInTransaction: outside ``reading`` of the tenant.
-    """
-    queue = _find_queue(
-        principal, find_reviewer(principal), after_id=after_id, limit=limit, now=now
-    )
-    return [approval for approval, _ in queue]
-
-
-def see_queue(
-    principal: Principal, *, after_id: uuid.UUID | None = None, limit: int, now: datetime
-) -> list[Seen]:
-    """Return what :func:`find_queue` does, as the person sees it.
-
-    :raises NotInTransaction: outside ``reading`` of the tenant.
-    """
-    reviewer = find_reviewer(principal)
-    queue = _find_queue(principal, reviewer, after_id=after_id, limit=limit, now=now)
-    benches = {approval.pk: bench for approval, bench in queue}
-    decisions = Decision.objects.only(*_LISTED)
-    return _see(principal, [approval for approval, _ in queue], benches, (decisions, now))
-
-
-def _find_queue(
-    principal: Principal,
-    reviewer: Reviewer,
-    *,
-    after_id: uuid.UUID | None,
-    limit: int,
-    now: datetime,
-) -> list[tuple[Approval, Bench]]:
-    transaction_required()
-    if not has_scope(principal):
-        return []
-    rows = _find_candidates(principal, reviewer, now)
-    found: list[tuple[Approval, Bench]] = []
-    while len(found) < limit:
-        # Most that are looked at are the person's to approve: more than are wanted are not read.
-        chunk = list((rows if after_id is None else rows.filter(pk__gt=after_id))[:limit])
-        benches = find_benches(principal, chunk, reviewer=reviewer)
-        judged = ((approval, benches[approval.pk]) for approval in chunk)
-        found.extend((approval, bench) for approval, bench in judged if may_approve(bench))
-        if len(chunk) < limit:
-            break
-        after_id = chunk[-1].pk
-    return found[:limit]
-
-
-def _find_candidates(principal: Principal, reviewer: Reviewer, now: datetime) -> Any:
-    """Return pending approvals that the person's role, permissions and projects do not exclude."""
-    environments = Q(pk__in=())
-    if APPROVE_NONPROD in reviewer.permissions:
-        environments |= Q(environment=NONPROD)
-    if APPROVE_PROD in reviewer.permissions:
-        environments |= ~Q(environment=NONPROD)
-    rows = Approval.objects.filter(
-        environments,
-        tenant_id=principal.tenant_id,
-        status=PENDING,
-        expires_at__gt=now,
-        reviewer_roles__contains=[reviewer.role],
-    )
-    if reviewer.role == MEMBER:
-        rows = rows.filter(routing_rule_id__isnull=False)
-    if principal.projects is not None:
-        rows = rows.filter(project_id__in=principal.projects)
-    return rows.order_by("pk")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,33 +123,24 @@ def see_approvals(
     principal: Principal, approvals: Sequence[Approval], *, now: datetime
 ) -> list[Seen]:
     """Return approvals as one person sees them in a list."""
-    decisions = Decision.objects.defer(*_LARGE)
-    return _see(principal, approvals, find_benches(principal, approvals), (decisions, now))
-
-
-def _see(
-    principal: Principal,
-    approvals: Sequence[Approval],
-    benches: Mapping[uuid.UUID, Bench],
-    shown: tuple[QuerySet[Decision], datetime],
-) -> list[Seen]:
-    """Put approvals together with their decisions, of which as much is read as is shown."""
-    decisions, now = shown
-    own = decisions.filter(tenant_id=principal.tenant_id).in_bulk(
-        [one.decision_id for one in approvals]
+    benches = find_benches(principal, approvals)
+    own = (
+        Decision.objects.defer(*_LARGE)
+        .filter(tenant_id=principal.tenant_id)
+        .in_bulk([one.decision_id for one in approvals])
     )
     is_let_in = has_scope(principal)
     seen = []
     for approval in approvals:
         status = status_at(approval, now)
-        decision = own.get(approval.decision_id)
+        decision, bench = own.get(approval.decision_id), benches[approval.pk]
         is_unknown = approval.monthly_delta_usd is None
         seen.append(
             Seen(
                 approval=approval,
                 status=status,
-                bench=benches[approval.pk],
-                may_approve=status == PENDING and is_let_in and may_approve(benches[approval.pk]),
+                bench=bench,
+                may_approve=status == PENDING and is_let_in and may_approve(bench),
                 reason_required=is_unknown or (decision is not None and burns_emergency(decision)),
                 ceiling_required=is_unknown,
                 waiting=() if decision is None else (decision,),
@@ -245,8 +153,16 @@ def _see(
 
 def burns_emergency(decision: Decision) -> bool:
     """Tell whether a decision would be paid from emergency credits, which takes a reason."""
-    burnt = orjson.loads(decision.response_json).get("reserved_emergency_credit_usd") or "0"
-    return Decimal(burnt) > 0 or "emergency_credits_require_approval" in decision.reason_codes
+    burnt = orjson.loads(decision.response_json).get("reserved_emergency_credit_usd")
+    return takes_emergency(Decimal(burnt or "0"), decision.reason_codes)
+
+
+def takes_emergency(burnt_usd: Decimal | None, reason_codes: Sequence[str]) -> bool:
+    """Tell whether a decision means emergency credits.
+
+    :param burnt_usd: what of them it holds already, in US dollars.
+    """
+    return bool(burnt_usd) or "emergency_credits_require_approval" in reason_codes
 
 
 def shown_decisions(seen: Seen) -> list[str]:

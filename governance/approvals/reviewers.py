@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,12 +34,19 @@ class Person:
 
 def find_reviewer(principal: Principal) -> Reviewer:
     """Return whoever acts as a reviewer, in the role that their credential has."""
-    person_id = principal.person_id
     with connection.cursor() as cursor:
-        cursor.execute(_OF_ONE, {"tenant": principal.tenant_id, "person": person_id})
-        held = cursor.fetchall()
+        cursor.execute(_OF_ONE, {"tenant": principal.tenant_id, "person": principal.person_id})
+        return build_reviewer(principal, cursor.fetchall())
+
+
+def build_reviewer(principal: Principal, held: Iterable[tuple[bool, str]]) -> Reviewer:
+    """Return a person as a reviewer.
+
+    :param held: what they were given by name, and whether that is a group or a permission.
+    """
+    held = list(held)
     return Reviewer(
-        person_id=person_id,
+        person_id=principal.person_id,
         role=principal.role,
         permissions=PERMISSIONS_BY_ROLE[principal.role]
         | {name for is_group, name in held if not is_group},

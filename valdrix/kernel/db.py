@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,15 +28,20 @@ __all__ = [
     "NotInTransaction",
     "TimeLimits",
     "answer_to",
+    "copy_within",
     "drop_lost_connection",
     "is_database_down",
     "platform_transaction",
+    "read_at_once",
+    "read_within",
     "reading",
     "savepoint",
     "snapshot_reading",
     "sqlstate_of",
     "tenant_ids_for_job",
     "time_limit",
+    "to_array",
+    "to_literal",
     "transaction",
     "transaction_required",
 ]
@@ -159,14 +164,58 @@ def transaction_together(
         together.commit()
 
 
-def _fill(text: str, *values: str) -> str:
+def read_at_once(
+    tenant_id: uuid.UUID, text: str, *values: str | None, limits: TimeLimits = ORDINARY
+) -> bytes | None:
+    """Read one tenant's rows by one statement, in a transaction that is one round trip.
+
+    What comes in one message is one transaction to the server, which refuses writes in it. The
+    statement's answer is one value, JSON as a rule; what it is made of was seen at one moment.
+
+    :param text: a statement with ``%s`` where the texts in ``values`` come, None as NULL.
+    :raises RuntimeError: when a transaction is already open on this connection.
+    """
+    if connection.in_atomic_block:
+        raise RuntimeError("read_at_once() is a transaction of its own")
+    connection.ensure_connection()
+    binding, bound = _binding(tenant_id, limits)
+    return _exchange([_READ_ONLY, _fill(binding, *bound), _fill(text, *values)])
+
+
+def read_within(text: str, *values: str | None) -> bytes | None:
+    """Read as :func:`read_at_once` does, within the transaction that is open.
+
+    :raises NotInTransaction: outside a transaction.
+    """
+    transaction_required()
+    return _exchange([_fill(text, *values)])
+
+
+_READ_ONLY: Final = "SET LOCAL transaction_read_only = on"
+
+
+def to_literal(value: object) -> str | None:
+    """Return a value as :func:`read_at_once` takes it: its text, or None."""
+    return None if value is None else str(value)
+
+
+def to_array(texts: Iterable[str] | None) -> str | None:
+    """Return texts as the server reads an array of them, or None."""
+    if texts is None:
+        return None
+    escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+    return "{" + ",".join(f'"{text}"' for text in escaped) + "}"
+
+
+def _fill(text: str, *values: str | None) -> str:
     """Return a statement with texts in the place of its parameters, as literals."""
     escape = psycopg.pq.Escaping(connection.connection.pgconn).escape_literal
     parts = text.split("%s")
     assert len(parts) == len(values) + 1
     filled = [parts[0]]
     for value, part in zip(values, parts[1:], strict=True):
-        filled += (bytes(escape(value.encode())).decode(), part)
+        literal = "NULL" if value is None else bytes(escape(value.encode())).decode()
+        filled += (literal, part)
     return "".join(filled)
 
 
@@ -203,6 +252,54 @@ def _execute_together(sql: str, params: None, many: bool, context: Any) -> bytes
         if pgconn.status != psycopg.pq.ConnStatus.OK:
             raise psycopg.OperationalError(pgconn.get_error_message())
         raise psycopg.errors.error_from_result(result)
+
+
+def copy_within(*copies: Filled) -> Iterator[Iterator[bytes]]:
+    """Send several COPY … TO STDOUT in one message; yield for each its lines, as they come.
+
+    The lines of one have to be read before the next is asked for.
+
+    :param copies: statements, each with the texts that come in the place of its parameters.
+    :raises NotInTransaction: outside a transaction.
+    """
+    transaction_required()
+    pgconn = connection.connection.pgconn
+    text = ";\n".join(_fill(text, *values) for text, values in copies)
+    with connection.wrap_database_errors:
+        pgconn.send_query(text.encode())
+        try:
+            for _ in copies:
+                _check(pgconn.get_result(), psycopg.pq.ExecStatus.COPY_OUT)
+                yield _copied_lines(pgconn)
+                _check(pgconn.get_result(), psycopg.pq.ExecStatus.COMMAND_OK)
+        finally:
+            _drain(pgconn)
+
+
+Filled = tuple[str, Sequence[str | None]]
+
+
+def _copied_lines(pgconn: psycopg.pq.abc.PGconn) -> Iterator[bytes]:
+    while True:
+        size, data = pgconn.get_copy_data(0)
+        if size <= 0:
+            return
+        yield bytes(data)
+
+
+def _check(result: psycopg.pq.abc.PGresult | None, wanted: psycopg.pq.ExecStatus) -> None:
+    if result is None or result.status != wanted:
+        if result is None:
+            raise psycopg.OperationalError("the connection was lost")
+        raise psycopg.errors.error_from_result(result)
+
+
+def _drain(pgconn: psycopg.pq.abc.PGconn) -> None:
+    """Read what is left of a message's results, so that the connection can be used again."""
+    while (result := pgconn.get_result()) is not None:
+        if result.status == psycopg.pq.ExecStatus.COPY_OUT:
+            for _ in _copied_lines(pgconn):
+                pass
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def build_page(
     *,
     limit: int,
     key: Callable[[Any], str],
-    render: Callable[[Any], dict[str, Any]],
+    render: Callable[[Any], Any],
 ) -> dict[str, Any]:
     """Return ``{results, next}`` from up to ``limit + 1`` rows.
 

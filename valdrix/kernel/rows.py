@@ -1,0 +1,77 @@
+"""Rows of a table as the server's JSON, read back with the attributes of their model.
+
+A list of fifty rows then takes one value from the server and one pass of a compiled decoder,
+where the ORM compiles a statement, the driver loads each cell by itself, and a model is made.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models.fields.json import JSONField
+
+M = TypeVar("M", bound=models.Model)
+
+# The first that fits: subclasses come before their bases.
+_TYPES: Final[tuple[tuple[type[models.Field[Any, Any]], Any], ...]] = (
+    (models.UUIDField, uuid.UUID),
+    (models.DecimalField, Decimal),
+    (models.DateTimeField, datetime),
+    (models.DateField, date),
+    (models.BooleanField, bool),
+    (models.IntegerField, int),
+    (models.CharField, str),
+    (models.TextField, str),
+    (ArrayField, list[Any]),
+    (JSONField, Any),
+)
+
+
+class RowsOf(Generic[M]):
+    """How the rows of one model travel: as arrays of its columns, in the model's order.
+
+    What comes of one has the attributes of the model's instances, and ``pk``: exact decimals, aware
+    moments. It is read-only, and asking it for a column that was left out is an error.
+
+    :ivar type: what one array is to a decoder of ``msgspec``.
+    """
+
+    def __init__(
+        self, model: type[M], *, only: Collection[str] | None = None, without: Collection[str] = ()
+    ) -> None:
+        """Take these columns of a model.
+
+        :param only: None takes all of them but those in ``without``.
+        """
+        fields = [
+            one
+            for one in model._meta.concrete_fields
+            if one.attname not in without and (only is None or one.attname in only)
+        ]
+        self._names = [one.attname for one in fields]
+        key = model._meta.pk.attname
+        self.type: Any = msgspec.defstruct(
+            f"{model.__name__}Row",
+            [(one.attname, _type_of(one)) for one in fields],
+            namespace={"pk": property(lambda row: getattr(row, key))},
+            array_like=True,
+            frozen=True,
+        )
+
+    def sql(self, alias: str) -> str:
+        """Return the expression that makes a row's array."""
+        return f"json_build_array({', '.join(f'{alias}.{name}' for name in self._names)})"
+
+
+def _type_of(field: models.Field[Any, Any]) -> Any:
+    if isinstance(field, models.ForeignKey):
+        field = field.target_field
+    found = next(kind for known, kind in _TYPES if isinstance(field, known))
+    return found | None if field.null else found
