@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 from django.db import connection
 
 from enforcement.exports.columns import SOURCES
 from enforcement.exports.domain import Scope, Segment
 from enforcement.exports.schema import function_of
 from enforcement.ledger.domain import GENESIS_HASH, Head
-from valdrix.kernel.db import copy_within, transaction_required
+from valdrix.kernel.db import copy_within, read_within, to_literal, transaction_required
 
-_SEGMENT: Final = """
-WITH entry AS NOT MATERIALIZED (
-    SELECT * FROM enforcement_ledger_entry WHERE tenant_id = %(tenant)s
-), head AS (
-    SELECT sequence, entry_hash FROM enforcement_ledger_head WHERE tenant_id = %(tenant)s
-), bounds AS (
-    SELECT min(sequence) AS first, max(sequence) AS last FROM entry
-     WHERE at >= %(start)s AND at < %(end)s
-), left_out AS (
-    SELECT e.sequence FROM entry e, bounds b
-     WHERE e.sequence BETWEEN b.first AND b.last AND %(limit)s::bigint IS NOT NULL
-       AND e.event = 'decision_made' AND e.at >= %(start)s AND e.at < %(end)s
-     ORDER BY e.sequence OFFSET coalesce(%(limit)s::bigint, 0) LIMIT 1
-), places AS (
-    SELECT coalesce((SELECT first FROM bounds), (SELECT sequence FROM head) + 1, 1) - 1 AS after,
-           coalesce((SELECT sequence FROM left_out) - 1, (SELECT last FROM bounds),
-                    (SELECT sequence FROM head), 0) AS last
-)
-SELECT (SELECT sequence FROM head), (SELECT entry_hash FROM head),
-       p.after, (SELECT entry_hash FROM entry WHERE sequence = p.after),
-       p.last, l.entry_hash, l.at, EXISTS (SELECT FROM left_out)
-  FROM places p LEFT JOIN entry l ON l.sequence = p.last
-"""
+_SEGMENT: Final = "SELECT enforcement_export_segment(%s, %s, %s, %s)"
+
+
+class _Read(msgspec.Struct, array_like=True):
+    """What the function gives: hashes in hex; of the head, the place before, and the last entry."""
+
+    position: int | None
+    position_hash: str | None
+    after: int
+    after_hash: str | None
+    last: int
+    last_hash: str | None
+    last_at: datetime | None
+    is_truncated: bool
 
 
 class LedgerIncomplete(RuntimeError):
@@ -51,26 +44,24 @@ def find_segment(scope: Scope) -> Segment:
     :raises LedgerIncomplete: when the entry before the first one is missing.
     """
     transaction_required()
-    with connection.cursor() as cursor:
-        cursor.execute(_SEGMENT, {**_parameters(scope), "limit": scope.limit})
-        position, position_hash, after, after_hash, last, last_hash, last_at, left_out = (
-            cursor.fetchone()
-        )
+    answer = read_within(_SEGMENT, *_texts(scope), to_literal(scope.limit))
+    assert answer is not None
+    read = msgspec.json.decode(answer, type=_Read)
     return Segment(
-        position=_build_head(position or 0, position_hash),
-        after=_build_head(after, after_hash),
-        last=_build_head(last, last_hash),
-        last_at=last_at or scope.start_at,
-        is_truncated=left_out,
+        position=_build_head(read.position or 0, read.position_hash),
+        after=_build_head(read.after, read.after_hash),
+        last=_build_head(read.last, read.last_hash),
+        last_at=read.last_at or scope.start_at,
+        is_truncated=read.is_truncated,
     )
 
 
-def _build_head(sequence: int, entry_hash: bytes | None) -> Head:
+def _build_head(sequence: int, entry_hash: str | None) -> Head:
     if sequence == 0:
         return Head(0, GENESIS_HASH)
     if entry_hash is None:
         raise LedgerIncomplete(f"the ledger has no entry {sequence}")
-    return Head(sequence, bytes(entry_hash))
+    return Head(sequence, bytes.fromhex(entry_hash))
 
 
 def stream_rows(name: str, scope: Scope, segment: Segment) -> Iterator[bytes]:
@@ -102,13 +93,7 @@ def stream_files(
 
     A file's rows have to be read before the next is asked for.
     """
-    values = (
-        str(scope.tenant_id),
-        scope.start_at.isoformat(),
-        scope.end_at.isoformat(),
-        str(segment.after.sequence),
-        str(segment.last.sequence),
-    )
+    values = (*_texts(scope), str(segment.after.sequence), str(segment.last.sequence))
     copies = (
         (f"COPY (SELECT * FROM {function_of(name)}(%s, %s, %s, %s, %s)) TO STDOUT CSV", values)
         for name in names
@@ -118,3 +103,7 @@ def stream_files(
 
 def _parameters(scope: Scope) -> dict[str, Any]:
     return {"tenant": scope.tenant_id, "start": scope.start_at, "end": scope.end_at}
+
+
+def _texts(scope: Scope) -> tuple[str, str, str]:
+    return str(scope.tenant_id), scope.start_at.isoformat(), scope.end_at.isoformat()

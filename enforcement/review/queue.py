@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import msgspec
 
-from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
-from enforcement.ledger.domain import DECISION_MADE
+from enforcement.decisions.models import Decision
 from enforcement.review.judging import Bench, has_scope, may_approve
 from enforcement.review.queries import build_terms, keep_authorised
 from enforcement.review.reading import Seen, takes_emergency
+from enforcement.review.schema import APPROVALS, DECISIONS, REVIEWS
 from governance.approvals.authority import Reviewer
-from governance.approvals.models import APPROVES, PENDING, Approval, Review
+from governance.approvals.models import PENDING, Approval, Review
 from governance.approvals.reviewers import Person, build_reviewer, find_people
 from governance.identity.domain import (
     APPROVE_NONPROD,
@@ -27,65 +27,19 @@ from governance.identity.domain import (
     PERMISSIONS_BY_ROLE,
     Principal,
 )
-from governance.policies.environments import NONPROD
 from valdrix.kernel.db import read_at_once, read_within, reading, to_array, transaction_required
-from valdrix.kernel.rows import RowsOf
 
-_APPROVALS: Final = RowsOf(Approval, without=("routing_trace",))
-_REVIEWS: Final = RowsOf(Review)
-_DECISIONS: Final = RowsOf(
-    Decision, only=("id", "resource_reference", "reason_codes", "cost_state")
-)
-"""What a queue shows of the decision behind an approval; anything else is not to be had there."""
-
-_PAGE: Final = f"""
-WITH held AS MATERIALIZED (
-    SELECT false AS is_group, permission AS name FROM governance_approval_permission
-     WHERE tenant_id = %s AND user_id = %s
-    UNION ALL
-    SELECT true, g.name FROM governance_reviewer_group_member m
-      JOIN governance_reviewer_group g ON g.id = m.group_id AND g.tenant_id = m.tenant_id
-     WHERE m.tenant_id = %s AND m.user_id = %s
-)
-SELECT json_build_object(
-    'held', (SELECT coalesce(json_agg(json_build_array(is_group, name)), '[]') FROM held),
-    'rows', (SELECT coalesce(json_agg(json_build_array(
-        {_APPROVALS.sql("a")},
-        (SELECT json_agg(DISTINCT d.person_id) FROM enforcement_decision d
-          WHERE d.tenant_id = a.tenant_id AND d.approval_request_id = a.id
-            AND d.decision = '{REQUIRE_APPROVAL}'),
-        (SELECT json_agg({_REVIEWS.sql("v")} ORDER BY v.id) FROM governance_review v
-          WHERE v.tenant_id = a.tenant_id AND v.approval_id = a.id AND v.verdict = '{APPROVES}'
-            AND v.round = a.round
-            AND v.monthly_delta_usd IS NOT DISTINCT FROM a.monthly_delta_usd),
-        CASE WHEN o.id IS NOT NULL THEN {_DECISIONS.sql("o")} END,
-        (SELECT l.reserved_emergency_credit_usd FROM enforcement_ledger_entry l
-          WHERE l.tenant_id = a.tenant_id AND l.decision_id = a.decision_id
-            AND l.event = '{DECISION_MADE}')
-    ) ORDER BY a.id), '[]') FROM (
-        SELECT * FROM governance_approval
-         WHERE tenant_id = %s AND status = '{PENDING}' AND expires_at > %s
-           AND reviewer_roles @> ARRAY[%s]::varchar[]
-           AND CASE environment = '{NONPROD}'
-               WHEN true THEN %s OR EXISTS (SELECT FROM held WHERE NOT is_group
-                                               AND name = '{APPROVE_NONPROD}')
-               ELSE %s OR EXISTS (SELECT FROM held WHERE NOT is_group
-                                     AND name = '{APPROVE_PROD}') END
-           AND (%s OR routing_rule_id IS NOT NULL)
-           AND coalesce(project_id = ANY (%s::text[]), true)
-           AND id > %s ORDER BY id LIMIT %s) AS a
-        LEFT JOIN enforcement_decision o ON o.tenant_id = a.tenant_id AND o.id = a.decision_id))
-"""  # noqa: S608 - of constants
+_PAGE: Final = "SELECT enforcement_approval_queue(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 
 class _Page(msgspec.Struct):
     held: list[tuple[bool, str]]
     rows: list[
         tuple[
-            _APPROVALS.type,  # type: ignore[name-defined] # made at run time
+            APPROVALS.type,  # type: ignore[name-defined] # made at run time
             list[int] | None,
-            list[_REVIEWS.type] | None,  # type: ignore[name-defined] # made at run time
-            _DECISIONS.type | None,  # type: ignore[name-defined] # made at run time
+            list[REVIEWS.type] | None,  # type: ignore[name-defined] # made at run time
+            DECISIONS.type | None,  # type: ignore[name-defined] # made at run time
             Decimal | None,
         ]
     ]
@@ -165,10 +119,12 @@ def _find(
 def _parameters(
     principal: Principal, after_id: uuid.UUID | None, limit: int, now: datetime
 ) -> list[str | None]:
-    tenant, person = str(principal.tenant_id), str(principal.person_id)
     permissions = PERMISSIONS_BY_ROLE[principal.role]
     return [
-        *(tenant, person, tenant, person, tenant, now.isoformat(), principal.role),
+        str(principal.tenant_id),
+        str(principal.person_id),
+        now.isoformat(),
+        principal.role,
         str(APPROVE_NONPROD in permissions),
         str(APPROVE_PROD in permissions),
         str(principal.role != MEMBER),

@@ -14,4 +14,6 @@ def to_text(moment: datetime | None) -> str | None:
     """Return a moment such as ``2026-01-31T12:00:00.123456Z``; None stays None."""
     if moment is None:
         return None
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat().replace("+00:00", "Z")

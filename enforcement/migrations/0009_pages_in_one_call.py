@@ -1,8 +1,9 @@
-"""The rows of a small export, each file's from one function."""
+"""The rows of a small export, each file's from one function, and a page of the queue from one."""
 
 from django.db import migrations
 
 from enforcement.exports.schema import create_export_functions
+from enforcement.review.schema import create_queue_function
 
 
 class Migration(migrations.Migration):
@@ -12,4 +13,5 @@ class Migration(migrations.Migration):
 
     operations = [
         create_export_functions(),
+        create_queue_function(),
     ]

@@ -1,0 +1,66 @@
+"""The queue's part of the database schema: a page of it from one function, planned once a session."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.db.migrations import RunSQL
+
+from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
+from enforcement.ledger.domain import DECISION_MADE
+from governance.approvals.models import APPROVES, PENDING, Approval, Review
+from governance.identity.domain import APPROVE_NONPROD, APPROVE_PROD
+from governance.policies.environments import NONPROD
+from valdrix.kernel.rows import ONE_PLAN, RowsOf
+
+APPROVALS: Final = RowsOf(Approval, without=("routing_trace",))
+REVIEWS: Final = RowsOf(Review)
+DECISIONS: Final = RowsOf(Decision, only=("id", "resource_reference", "reason_codes", "cost_state"))
+"""What a queue shows of the decision behind an approval; anything else is not to be had there."""
+
+CREATE: Final = f"""
+CREATE OR REPLACE FUNCTION enforcement_approval_queue
+    (tenant uuid, person bigint, moment timestamptz, own_role text, nonprod boolean, prod boolean,
+     without_rule boolean, projects text[], after uuid, most integer) RETURNS json
+LANGUAGE plpgsql STABLE {ONE_PLAN} AS $$
+DECLARE
+    held json := (SELECT coalesce(json_agg(json_build_array(h.is_group, h.name)), '[]') FROM (
+        SELECT false AS is_group, p.permission AS name FROM governance_approval_permission p
+         WHERE p.tenant_id = tenant AND p.user_id = person
+        UNION ALL
+        SELECT true, g.name FROM governance_reviewer_group_member m
+          JOIN governance_reviewer_group g ON g.id = m.group_id AND g.tenant_id = m.tenant_id
+         WHERE m.tenant_id = tenant AND m.user_id = person) AS h);
+BEGIN
+    nonprod := nonprod OR held::jsonb @> '[[false, "{APPROVE_NONPROD}"]]';
+    prod := prod OR held::jsonb @> '[[false, "{APPROVE_PROD}"]]';
+    RETURN json_build_object('held', held, 'rows', (
+        SELECT coalesce(json_agg(json_build_array(
+            {APPROVALS.sql("a")},
+            (SELECT json_agg(DISTINCT d.person_id) FROM enforcement_decision d
+              WHERE d.tenant_id = tenant AND d.approval_request_id = a.id
+                AND d.decision = '{REQUIRE_APPROVAL}'),
+            (SELECT json_agg({REVIEWS.sql("v")} ORDER BY v.id) FROM governance_review v
+              WHERE v.tenant_id = tenant AND v.approval_id = a.id AND v.verdict = '{APPROVES}'
+                AND v.round = a.round
+                AND v.monthly_delta_usd IS NOT DISTINCT FROM a.monthly_delta_usd),
+            CASE WHEN o.id IS NOT NULL THEN {DECISIONS.sql("o")} END,
+            (SELECT l.reserved_emergency_credit_usd FROM enforcement_ledger_entry l
+              WHERE l.tenant_id = tenant AND l.decision_id = a.decision_id
+                AND l.event = '{DECISION_MADE}')
+        ) ORDER BY a.id), '[]') FROM (
+            SELECT * FROM governance_approval q
+             WHERE q.tenant_id = tenant AND q.status = '{PENDING}' AND q.expires_at > moment
+               AND q.reviewer_roles @> ARRAY[own_role]::varchar[]
+               AND CASE WHEN q.environment = '{NONPROD}' THEN nonprod ELSE prod END
+               AND (without_rule OR q.routing_rule_id IS NOT NULL)
+               AND coalesce(q.project_id = ANY (projects), true)
+               AND q.id > after ORDER BY q.id LIMIT most) AS a
+            LEFT JOIN enforcement_decision o ON o.tenant_id = tenant AND o.id = a.decision_id));
+END $$;
+"""
+
+
+def create_queue_function() -> RunSQL:
+    """Return the operation that creates it; it runs with the caller's rights."""
+    return RunSQL(CREATE, "DROP FUNCTION enforcement_approval_queue;")
