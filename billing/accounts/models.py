@@ -116,6 +116,7 @@ class Account(models.Model):
         )
         indexes = (
             models.Index(fields=["tenant_id", "kind", "project_id"], name="billing_account_scope"),
+            models.Index(fields=["tenant_id", "kind", "id"], name="billing_account_page"),
         )
 
     def __str__(self) -> str:

@@ -107,10 +107,24 @@ def get_grant(tenant_id: uuid.UUID, account_id: uuid.UUID, *, now: datetime) -> 
     return build_grant(_one(rows), now=now)
 
 
-ROWS: Final = RowsOf(Account)
-_GRANTS: Final = msgspec.json.Decoder(list[ROWS.type])  # type: ignore[name-defined] # made at run time
+BUDGETS: Final = RowsOf(
+    Account,
+    only=(
+        *("id", "project_id", "environment", "team", "basis", "monthly_limit_usd", "active"),
+        *("pending_usd", "shadow_pending_usd", "created_at", "created_by"),
+    ),
+)
+_ROWS: Final = RowsOf(
+    Account,
+    only=(
+        *("id", "project_id", "pool", "total_usd", "remaining_usd", "reserved_usd"),
+        *("consumed_usd", "shadow_pending_usd", "priority", "reason", "expires_at", "voided_at"),
+        *("created_at", "created_by"),
+    ),
+)
+_GRANTS: Final = msgspec.json.Decoder(list[_ROWS.type])  # type: ignore[name-defined] # made at run time
 _GRANT_PAGE: Final = f"""
-SELECT coalesce(json_agg({ROWS.sql("a")}), '[]') FROM (
+SELECT coalesce(json_agg({_ROWS.sql("a")}), '[]') FROM (
     SELECT * FROM billing_account
      WHERE tenant_id = %s AND kind = '{GRANT}'
        AND (project_id IS NULL OR coalesce(project_id = ANY (%s::text[]), true))

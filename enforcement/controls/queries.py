@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from billing.accounts.domain import ACTUALS, BUDGET, month_of
-from billing.accounts.queries import ROWS, Budget, Projects, build_budget
+from billing.accounts.queries import BUDGETS, Budget, Projects, build_budget
 from billing.costs.queries import spend_between
 from valdrix.kernel.db import read_at_once, to_array, to_literal
 from valdrix.kernel.money import ZERO
@@ -29,7 +29,7 @@ def month_to_date_spend(
 
 
 _PAGE: Final = f"""
-SELECT coalesce(json_agg(json_build_array({ROWS.sql("a")}, m.posted_usd, m.overrun_usd,
+SELECT coalesce(json_agg(json_build_array({BUDGETS.sql("a")}, m.posted_usd, m.overrun_usd,
        CASE WHEN a.basis = '{ACTUALS}' THEN (
             SELECT sum(c.amount_usd) FROM billing_daily_cost c
              WHERE c.tenant_id = a.tenant_id AND c.project_id = a.project_id
@@ -43,10 +43,10 @@ SELECT coalesce(json_agg(json_build_array({ROWS.sql("a")}, m.posted_usd, m.overr
        AND id > coalesce(%s, '{uuid.UUID(int=0)}'::uuid) ORDER BY id LIMIT %s) AS a
   LEFT JOIN billing_account_month m ON m.account_id = a.id AND m.month = %s
 """  # noqa: S608 - of constants
-_BUDGETS: Final = msgspec.json.Decoder(
+_PAGES: Final = msgspec.json.Decoder(
     list[
         tuple[
-            ROWS.type,  # type: ignore[name-defined] # made at run time
+            BUDGETS.type,  # type: ignore[name-defined] # made at run time
             Decimal | None,
             Decimal | None,
             Decimal | None,
@@ -73,7 +73,7 @@ def read_budgets(
     page = (str(tenant_id), to_array(projects), to_literal(after_id), str(limit))
     answer = read_at_once(tenant_id, _PAGE, month, today, month, *page, month)
     assert answer is not None
-    return [_build(row) for row in _BUDGETS.decode(answer)]
+    return [_build(row) for row in _PAGES.decode(answer)]
 
 
 def _build(row: tuple[Any, ...]) -> Budget:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from enforcement.review.domain import Words
 from enforcement.review.queries import (
@@ -47,8 +48,7 @@ class StaleApproval(Refused):
     code = "stale_approval"
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
+class Bench(msgspec.Struct, frozen=True):
     """Who judges one locked approval: whom it demands, and who has said yes so far.
 
     :ivar given: reviewers whose approval counts today.

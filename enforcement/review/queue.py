@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -48,8 +47,7 @@ class _Page(msgspec.Struct):
 _DECODER: Final = msgspec.json.Decoder(_Page)
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct, frozen=True):
     """One approval of a page, with what its judgement depends on."""
 
     approval: Approval
@@ -112,7 +110,7 @@ def _find(
         found.extend((one, bench) for one, bench in judged if may_approve(bench))
         if len(rows) < limit:
             break
-        after_id = rows[-1].approval.pk
+        after_id = uuid.UUID(str(rows[-1].approval.pk))
     return found[:limit]
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+import msgspec
 import orjson
 from django.db.models import Q
 
@@ -27,8 +28,7 @@ _LARGE: Final = ("context_json", "outcome_json")
 """What was decided on, and how: no list shows it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """One approval as one person sees it.
 
     :ivar status: at the moment of looking: one whose time is over is expired.

@@ -13,8 +13,14 @@ from governance.identity.domain import APPROVE_NONPROD, APPROVE_PROD
 from governance.policies.environments import NONPROD
 from valdrix.kernel.rows import ONE_PLAN, RowsOf
 
-APPROVALS: Final = RowsOf(Approval, without=("routing_trace",))
-REVIEWS: Final = RowsOf(Review)
+APPROVALS: Final = RowsOf(
+    Approval,
+    without=(
+        *("tenant_id", "change_is_computed", "routing_trace", "ttl_seconds", "reminded_at"),
+        *("held_decision_id", "consumed_by_decision_id", "consumed_run_id"),
+    ),
+)
+REVIEWS: Final = RowsOf(Review, only=("person_id", "groups"))
 DECISIONS: Final = RowsOf(Decision, only=("id", "resource_reference", "reason_codes", "cost_state"))
 """What a queue shows of the decision behind an approval; anything else is not to be had there."""
 

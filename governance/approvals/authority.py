@@ -8,8 +8,9 @@ credentials.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from governance.identity.domain import APPROVE_NONPROD, APPROVE_PROD, MEMBER
 from governance.policies.environments import NONPROD
@@ -20,8 +21,7 @@ GROUP_MISSING: Final = "reviewer_group_missing"
 IS_REQUESTER: Final = "requester_cannot_review"
 
 
-@dataclass(frozen=True, slots=True)
-class Reviewer:
+class Reviewer(msgspec.Struct, frozen=True):
     """A person as a reviewer: the role they act in, what they may approve, and their groups."""
 
     person_id: int
@@ -30,8 +30,7 @@ class Reviewer:
     groups: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Whom one approval demands.
 
     :ivar has_rule: a routing rule matched; members review by an explicit rule only.

@@ -107,6 +107,11 @@ class Approval(models.Model):
                 name="governance_approval_open",
             ),
             models.Index(
+                fields=["tenant_id", "id"],
+                condition=Q(status=PENDING),
+                name="governance_approval_queue",
+            ),
+            models.Index(
                 fields=["tenant_id", "change_fingerprint"],
                 condition=Q(status__in=GIVEN, change_is_computed=True),
                 name="governance_approval_given",

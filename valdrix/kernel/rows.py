@@ -6,7 +6,6 @@ where the ORM compiles a statement, the driver loads each cell by itself, and a 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Collection
 from datetime import date, datetime
 from decimal import Decimal
@@ -28,7 +27,8 @@ M = TypeVar("M", bound=models.Model)
 
 # The first that fits: subclasses come before their bases.
 _TYPES: Final[tuple[tuple[type[models.Field[Any, Any]], Any], ...]] = (
-    (models.UUIDField, uuid.UUID),
+    # Ids are compared and shown; to make each a UUID and a text again would cost more than all else.
+    (models.UUIDField, str),
     (models.DecimalField, Decimal),
     (models.DateTimeField, datetime),
     (models.DateField, date),
@@ -45,7 +45,7 @@ class RowsOf(Generic[M]):
     """How the rows of one model travel: as arrays of its columns, in the model's order.
 
     What comes of one has the attributes of the model's instances, and ``pk``: exact decimals, aware
-    moments. It is read-only, and asking it for a column that was left out is an error.
+    moments, ids as their text. It is read-only, and to ask it for a column that was left out is an error.
 
     :ivar type: what one array is to a decoder of ``msgspec``.
     """

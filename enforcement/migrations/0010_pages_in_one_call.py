@@ -8,7 +8,8 @@ from enforcement.review.schema import create_queue_function
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("enforcement", "0008_gate_in_one_call"),
+        ("enforcement", "0009_one_row_of_costs"),
+        ("governance", "0013_pages"),
     ]
 
     operations = [
