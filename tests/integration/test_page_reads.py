@@ -1,0 +1,206 @@
+"""Pages: read in one round trip, and nothing but what the tables and the ORM say of their rows."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from django.db import DatabaseError, connection
+from django.test.utils import CaptureQueriesContext
+
+from billing.models import Account
+from enforcement.exports import archive, queries
+from enforcement.review.queue import see_queue
+from governance.approvals.models import Approval, Review
+from governance.identity.domain import read_key_text
+from governance.identity.queries import find_key_principal
+from governance.models import PolicyVersion
+from tests.client import Api
+from tests.factories.tenants import World
+from tests.integration.exports.history import KEY, export, make_history
+from tests.reviews import act, admit, approve, open_shop
+from valdrix.kernel.db import (
+    NotInTransaction,
+    copy_within,
+    read_at_once,
+    read_within,
+    reading,
+    to_array,
+    transaction,
+)
+from valdrix.kernel.rows import RowsOf
+
+ODD = ["a", "", 'quo"te', "back\\slash", "{curly}, comma", "NULL", "line\nbreak", "é%s"]
+ODD_TEXT = '=",\\. "" ,é'
+PAGES = {
+    "policies": 1,
+    "budgets": 1,
+    "credits": 1,
+    "approvals/queue": 1,
+    "ledger": 1,
+    # One snapshot over two messages: where the window begins, and then its rows.
+    "exports/parity": 4,
+}
+
+
+def read(tenant: World, text: str, *values: str | None) -> Any:
+    answer = read_at_once(tenant.id, text, *values)
+    return None if answer is None else msgspec.json.decode(answer)
+
+
+def test_a_page_takes_the_credential_and_one_statement(tenant: World, settings: Any) -> None:
+    settings.EXPORT_SIGNING_KEY = KEY
+    make_history(tenant)
+    for path, statements in PAGES.items():
+        with CaptureQueriesContext(connection) as captured:
+            response = Api().get(path, key=tenant.owner.key)
+        assert response.status_code == 200, response.content
+        sent = [query["sql"] for query in captured.captured_queries]
+        assert len(sent) == 1 + statements, "\n".join([path, *sent])
+
+
+def test_values_are_literals_whatever_they_hold(tenant: World) -> None:
+    text = "SELECT to_json(ARRAY[%s, %s, %s])"
+    assert read(tenant, text, "it's", None, "%s \\ '); DROP TABLE x; --") == [
+        "it's",
+        None,
+        "%s \\ '); DROP TABLE x; --",
+    ]
+    assert read(tenant, "SELECT to_json(%s::text[])", to_array(ODD)) == ODD
+    assert read(tenant, "SELECT to_json(%s::text[])", to_array(())) == []
+    assert read(tenant, "SELECT to_json(%s::text[])", to_array(None)) is None
+
+
+def test_what_is_read_at_once_is_the_tenants_and_cannot_write(
+    tenant: World, other_tenant: World
+) -> None:
+    count = "SELECT to_json((SELECT count(*) FROM governance_api_key))"
+    assert read(tenant, count) == 3
+    with pytest.raises(DatabaseError, match="read-only"):
+        read_at_once(tenant.id, "DELETE FROM governance_api_key RETURNING 'true'")
+    assert read(tenant, count) == 3
+    with connection.cursor() as cursor, pytest.raises(DatabaseError, match="tenant"):
+        cursor.execute("SELECT count(*) FROM governance_api_key")
+    with transaction(tenant.id):  # Nothing of the reading stays with the session.
+        assert Account.objects.filter(tenant_id=other_tenant.id).count() == 0
+        with pytest.raises(RuntimeError, match="of its own"):
+            read_at_once(tenant.id, count)
+    with pytest.raises(NotInTransaction):
+        read_within(count)
+
+
+@pytest.mark.parametrize("model", [Account, Approval, Review, PolicyVersion])
+def test_a_row_has_what_its_model_has(tenant: World, model: Any) -> None:
+    shop = open_shop(tenant)
+    shop.budget("5000.00", environment="prod", team="odd, \"team'")
+    shop.grant("reserved", "10.00", expires_at="2040-01-01T00:00:00.5Z")
+    asked = shop.ask("300.00", environment="prod")["approval_request_id"]
+    approve(tenant.owner, asked)
+    rows = RowsOf(model)
+    decoder = msgspec.json.Decoder(list[rows.type])  # type: ignore[name-defined] # made at run time
+    text = f"SELECT coalesce(json_agg({rows.sql('t')} ORDER BY t.id), '[]') FROM {{}} t"
+    answer = read_at_once(tenant.id, text.format(model._meta.db_table))
+    assert answer is not None
+    with reading(tenant.id):
+        expected = list(model.objects.filter(tenant_id=tenant.id).order_by("pk"))
+    assert expected
+    for row, instance in zip(decoder.decode(answer), expected, strict=True):
+        assert row.pk == str(instance.pk)
+        for field in model._meta.concrete_fields:
+            value = getattr(instance, field.attname)
+            same = str(value) if isinstance(value, uuid.UUID) else value
+            assert getattr(row, field.attname) == same, field.attname
+
+
+def test_a_column_that_was_left_out_is_no_silent_query() -> None:
+    rows = RowsOf(Account, only=("id", "kind"))
+    row = msgspec.json.decode(b'["5", "budget"]', type=rows.type)
+    assert (row.pk, row.kind) == ("5", "budget")
+    with pytest.raises(AttributeError):
+        _ = row.project_id
+
+
+def test_a_queue_shows_what_the_list_shows(tenant: World) -> None:
+    shop = open_shop(
+        tenant,
+        approvals={"prod": {"required": 2}, "nonprod": {"required": 1}},
+        credits={"emergency": {"prod": "approval", "nonprod": "automatic"}},
+    )
+    shop.budget("310.00", environment="prod")
+    shop.budget("10.00", environment="nonprod")
+    shop.grant("emergency", "5000.00")
+    olga = admit(tenant, "owner", "olga")
+    asked = [
+        shop.ask("300.00", environment="prod", resource_reference="plain"),
+        shop.ask("400.00", environment="prod", resource_reference="by emergency"),
+        shop.ask("500.00", resource_reference="burns emergency"),
+        shop.ask(None, environment="prod", resource_reference="unknown"),
+        shop.ask("350.00", environment="prod", resource_reference="given once"),
+    ]
+    approve(olga, asked[-1]["approval_request_id"], reason="yes")
+    assert all(one["approval_request_id"] for one in asked), asked
+
+    queue = Api().get("approvals/queue", key=tenant.owner.key).json()["results"]
+    listed = Api().get("approvals", key=tenant.owner.key).json()["results"]
+
+    shown = {one["id"]: one for one in listed if one["may_approve"]}
+    assert [one["id"] for one in queue] == sorted(shown)
+    assert queue == [shown[one["id"]] for one in queue]
+    assert {one["reason_required"] for one in queue} == {True, False}
+    assert 1 in {one["approvals_given"] for one in queue}
+    assert asked[-1]["approval_request_id"] not in {
+        one["id"] for one in Api().get("approvals/queue", key=olga.key).json()["results"]
+    }
+
+
+def test_a_queue_goes_on_behind_what_a_person_may_not_judge(tenant: World) -> None:
+    shop = open_shop(tenant, approvals={"prod": {"required": 2}})
+    shop.budget("50000.00")
+    olga = admit(tenant, "owner", "olga")
+    ids = [
+        shop.ask("300.00", environment="prod", resource_reference=f"r{number}")
+        for number in range(5)
+    ]
+    for one in ids[:4]:
+        approve(olga, one["approval_request_id"])
+    key = read_key_text(olga.key)
+    assert key is not None
+    principal = find_key_principal(key)
+    assert principal is not None
+    seen = see_queue(principal, limit=2, now=datetime.now(UTC))
+    assert [one.approval.pk for one in seen] == [ids[4]["approval_request_id"]]
+    assert act(olga, ids[4]["approval_request_id"], "approve").status_code == 200
+    assert see_queue(principal, limit=2, now=datetime.now(UTC)) == []
+
+
+def test_a_small_exports_rows_are_those_of_the_archive(
+    tenant: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make_history(tenant)
+    shop.ask("1.00", resource_reference=ODD_TEXT, run_id="=r", metadata={"gpu": True})
+    at_once = export(tenant, limit=50).finish()
+    assert queries.is_small(export(tenant, limit=50)._scope)
+    monkeypatch.setattr(archive, "is_small", lambda scope: False)
+    one_by_one = export(tenant, limit=50).finish()
+    assert at_once.canonical == one_by_one.canonical
+    assert at_once.manifest["figures"]["decisions.csv"]["ALLOW"]["rows"] > 1
+    assert at_once.manifest["bindings"]["reservations.csv"]["rows"] > 1
+
+
+def test_a_copy_that_fails_or_is_left_leaves_the_session_in_order(tenant: World) -> None:
+    numbers = "COPY (SELECT generate_series(1, %s::int)) TO STDOUT CSV"
+    with reading(tenant.id):
+        copies = copy_within((numbers, ["100000"]), (numbers, ["2"]))
+        assert next(next(copies)) == b"1\n"
+        copies.close()  # type: ignore[attr-defined] # a generator
+        whole = [list(lines) for lines in copy_within((numbers, ["3"]), (numbers, ["2"]))]
+    assert whole == [[b"1\n", b"2\n", b"3\n"], [b"1\n", b"2\n"]]
+    with reading(tenant.id):
+        copies = copy_within((numbers, ["2"]), (numbers, ["x"]))
+        assert list(next(copies)) == [b"1\n", b"2\n"]
+        with pytest.raises(DatabaseError, match="invalid input"):
+            next(copies)
+    assert read(tenant, "SELECT to_json(1)") == 1
