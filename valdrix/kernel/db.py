@@ -177,6 +177,7 @@ def read_at_once(
     """
     if connection.in_atomic_block:
         raise RuntimeError("read_at_once() is a transaction of its own")
+    connection.close_if_health_check_failed()
     connection.ensure_connection()
     binding, bound = _binding(tenant_id, limits)
     return _exchange([_READ_ONLY, _fill(binding, *bound), _fill(text, *values)])
