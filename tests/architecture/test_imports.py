@@ -64,6 +64,7 @@ SHELL = {
         "locks",
         "metrics",
         "outbound",
+        "rows",
         "prompting",
     },
 }
