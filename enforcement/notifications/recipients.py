@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from enforcement.notifications import domain
 from enforcement.review.queries import (
-    build_terms,
     find_approvals_given,
     find_eligible,
     find_requesters_of,
+    find_terms,
 )
 from governance.approvals.models import Approval
 from governance.identity.domain import ADMIN, OWNER
@@ -39,10 +39,9 @@ def _people(tenant_id: uuid.UUID, kind: str, approval: Approval | None) -> set[i
     if approval is None:
         answering = Membership.objects.filter(tenant_id=tenant_id, role__in=(ADMIN, OWNER))
         return set(answering.values_list("user_id", flat=True))
-    requesters = find_requesters_of(tenant_id, [approval])[approval.pk]
     if kind in domain.TO_REQUESTERS:
-        return set(requesters)
+        return set(find_requesters_of(tenant_id, approval))
     said_yes = {one.person_id for one in find_approvals_given(tenant_id, [approval])[approval.pk]}
-    terms = build_terms(approval, requesters)
+    terms = find_terms(tenant_id, [approval])[approval.pk]
     judges = {one.reviewer.person_id for one in find_eligible(tenant_id, terms)}
     return judges - said_yes

@@ -51,7 +51,7 @@ def claim_token(
         approval = lock_approval(principal.tenant_id, approval_id)
         now = clock()
         require_project(principal, approval)
-        requesters = find_requesters_of(principal.tenant_id, [approval])[approval.pk]
+        requesters = find_requesters_of(principal.tenant_id, approval)
         if principal.person_id not in requesters:
             raise NotTheRequester("Only whoever asked for the change may claim its token.")
         check_status(approval, APPROVED, at=now)

@@ -10,9 +10,8 @@ import msgspec
 
 from enforcement.review.domain import Words
 from enforcement.review.queries import (
-    build_terms,
     find_approvals_given,
-    find_requesters_of,
+    find_terms,
     keep_authorised,
 )
 from enforcement.review.recording import Act
@@ -33,6 +32,8 @@ _DETAILS: Final = {
     authority.PERMISSION_MISSING: "You lack the permission to approve in this environment.",
     authority.GROUP_MISSING: "The rule asks for people of other groups.",
     authority.IS_REQUESTER: "You asked for this change; somebody else has to judge it.",
+    authority.HELD_CREDENTIAL: "You were shown the credential that asked for this, and could have"
+    " asked by it; somebody else has to judge it.",
 }
 
 
@@ -141,20 +142,19 @@ def find_bench(principal: Principal, approval: Approval) -> Bench:
 def find_benches(principal: Principal, approvals: Sequence[Approval]) -> dict[uuid.UUID, Bench]:
     """Return who judges each of some approvals, in a handful of statements."""
     tenant_id = principal.tenant_id
-    requesters = find_requesters_of(tenant_id, approvals)
+    terms = find_terms(tenant_id, approvals)
     reviews = find_approvals_given(tenant_id, approvals)
     voters = {review.person_id for given in reviews.values() for review in given}
     people = find_people(tenant_id, voters) if voters else {}
     reviewer = find_reviewer(principal)
     benches = {}
     for approval in approvals:
-        terms = build_terms(approval, requesters[approval.pk])
         given = reviews[approval.pk]
         benches[approval.pk] = Bench(
-            terms=terms,
+            terms=terms[approval.pk],
             reviewer=reviewer,
             reviews=given,
-            given=keep_authorised(terms, given, people),
+            given=keep_authorised(terms[approval.pk], given, people),
         )
     return benches
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from django.db import connection
@@ -13,10 +14,13 @@ from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
 from governance.approvals.authority import Reviewer, Terms, find_refusal
 from governance.approvals.models import APPROVES, Approval, Review
 from governance.approvals.reviewers import Person, find_people
+from governance.identity.hands import Use, find_hands
 
-_REQUESTERS: Final = """
-SELECT DISTINCT approval_request_id, person_id FROM enforcement_decision
+_ASKED: Final = """
+SELECT approval_request_id, person_id, actor, min(created_at), max(created_at)
+  FROM enforcement_decision
  WHERE tenant_id = %s AND approval_request_id = ANY(%s) AND decision = %s
+ GROUP BY approval_request_id, person_id, actor
 """
 
 
@@ -33,8 +37,27 @@ def find_waiting(approval: Approval) -> list[Decision]:
     return list(rows.order_by(F("monthly_delta_usd").desc(nulls_first=True), "pk"))
 
 
-def build_terms(approval: Approval, requesters: frozenset[int]) -> Terms:
-    """Return whom an approval demands, as it was routed when it was opened."""
+def find_terms(tenant_id: uuid.UUID, approvals: Sequence[Approval]) -> dict[uuid.UUID, Terms]:
+    """Return whom each approval demands, as it was routed, and who can be none of its reviewers."""
+    asked = _find_asked(tenant_id, approvals)
+    terms = {
+        approval.pk: build_terms(approval, {person_id for person_id, _ in asked[approval.pk]})
+        for approval in approvals
+    }
+    separate = {
+        approval_id: {use for _, use in asked[approval_id]}
+        for approval_id, own in terms.items()
+        if own.is_separate
+    }
+    hands = find_hands(tenant_id, {use for uses in separate.values() for use in uses})
+    for approval_id, uses in separate.items():
+        holders = frozenset(one for use in uses for one in hands[use])
+        terms[approval_id] = replace(terms[approval_id], holders=holders)
+    return terms
+
+
+def build_terms(approval: Approval, requesters: Collection[int]) -> Terms:
+    """Return whom an approval demands, as it was routed; who held its credentials is not among it."""
     return Terms(
         environment=approval.environment,
         has_rule=approval.routing_rule_id is not None,
@@ -42,20 +65,26 @@ def build_terms(approval: Approval, requesters: frozenset[int]) -> Terms:
         roles=tuple(approval.reviewer_roles),
         groups=tuple(approval.reviewer_groups_all),
         separate_requester=approval.separate_requester,
-        requesters=requesters | {approval.requester_person_id},
+        requesters=frozenset({*requesters, approval.requester_person_id}),
     )
 
 
-def find_requesters_of(
+def find_requesters_of(tenant_id: uuid.UUID, approval: Approval) -> frozenset[int]:
+    """Return everybody who asked for an approval's change, also by joining it."""
+    asked = _find_asked(tenant_id, [approval])[approval.pk]
+    return frozenset({approval.requester_person_id, *(person_id for person_id, _ in asked)})
+
+
+def _find_asked(
     tenant_id: uuid.UUID, approvals: Sequence[Approval]
-) -> dict[uuid.UUID, frozenset[int]]:
-    """Return for each approval everybody who asked for its change, also by joining it."""
-    found = {approval.pk: {approval.requester_person_id} for approval in approvals}
+) -> dict[uuid.UUID, list[tuple[int, Use]]]:
+    """Return for each approval who asked for its change, and by which credentials."""
+    found: dict[uuid.UUID, list[tuple[int, Use]]] = {approval.pk: [] for approval in approvals}
     with connection.cursor() as cursor:
-        cursor.execute(_REQUESTERS, [tenant_id, list(found), REQUIRE_APPROVAL])
-        for approval_id, person_id in cursor.fetchall():
-            found[approval_id].add(person_id)
-    return {approval_id: frozenset(people) for approval_id, people in found.items()}
+        cursor.execute(_ASKED, [tenant_id, list(found), REQUIRE_APPROVAL])
+        for approval_id, person_id, *use in cursor.fetchall():
+            found[approval_id].append((person_id, Use(*use)))
+    return found
 
 
 def find_approvals_given(
@@ -82,7 +111,8 @@ def keep_authorised(
 ) -> list[Reviewer]:
     """Return the reviewers whose verdicts count: those who may still judge today.
 
-    A group is that of the moment of the verdict; role and permission are today's.
+    Role and permission are today's. A group is one that they were in then and are in today: who
+    left it stands for it no more, and who came to it later did not speak for it.
     """
     kept = []
     for review in reviews:
@@ -93,7 +123,7 @@ def keep_authorised(
             person_id=review.person_id,
             role=person.reviewer.role,
             permissions=person.reviewer.permissions,
-            groups=frozenset(review.groups),
+            groups=person.reviewer.groups.intersection(review.groups),
         )
         if find_refusal(terms, reviewer) is None:
             kept.append(reviewer)

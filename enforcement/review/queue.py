@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -26,6 +27,7 @@ from governance.identity.domain import (
     PERMISSIONS_BY_ROLE,
     Principal,
 )
+from governance.identity.hands import Use, find_hands
 from valdrix.kernel.db import read_at_once, read_within, reading, to_array, transaction_required
 
 _PAGE: Final = "SELECT enforcement_approval_queue(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
@@ -37,6 +39,7 @@ class _Page(msgspec.Struct):
         tuple[
             APPROVALS.type,  # type: ignore[name-defined] # made at run time
             list[int] | None,
+            list[tuple[str, datetime, datetime]] | None,
             list[REVIEWS.type] | None,  # type: ignore[name-defined] # made at run time
             DECISIONS.type | None,  # type: ignore[name-defined] # made at run time
             Decimal | None,
@@ -48,10 +51,14 @@ _DECODER: Final = msgspec.json.Decoder(_Page)
 
 
 class _Waiting(msgspec.Struct, frozen=True):
-    """One approval of a page, with what its judgement depends on."""
+    """One approval of a page, with what its judgement depends on.
+
+    :ivar uses: of credentials that asked and that somebody was shown.
+    """
 
     approval: Approval
     requesters: frozenset[int]
+    uses: frozenset[Use]
     reviews: list[Review]
     decision: Decision | None
     burnt_usd: Decimal | None
@@ -59,6 +66,7 @@ class _Waiting(msgspec.Struct, frozen=True):
 
 _Ask = Callable[..., bytes | None]
 _People = Callable[[set[int]], Mapping[int, Person]]
+_Hands = Callable[[set[Use]], Mapping[Use, frozenset[int]]]
 
 
 def find_queue(
@@ -69,9 +77,9 @@ def find_queue(
     :raises NotInTransaction: outside ``reading`` of the tenant.
     """
     transaction_required()
-    people = partial(find_people, principal.tenant_id)
-    page = (after_id, limit, now)
-    return [one.approval for one, _ in _find(principal, page, ask=read_within, people=people)]
+    tenant_id, page = principal.tenant_id, (after_id, limit, now)
+    more = (partial(find_people, tenant_id), partial(find_hands, tenant_id))
+    return [one.approval for one, _ in _find(principal, page, ask=read_within, more=more)]
 
 
 def see_queue(
@@ -83,8 +91,12 @@ def see_queue(
         with reading(principal.tenant_id):
             return find_people(principal.tenant_id, wanted)
 
+    def hands(uses: set[Use]) -> Mapping[Use, frozenset[int]]:
+        with reading(principal.tenant_id):
+            return find_hands(principal.tenant_id, uses)
+
     ask = partial(read_at_once, principal.tenant_id)
-    found = _find(principal, (after_id, limit, now), ask=ask, people=people)
+    found = _find(principal, (after_id, limit, now), ask=ask, more=(people, hands))
     return [_see(one, bench) for one, bench in found]
 
 
@@ -93,9 +105,9 @@ def _find(
     page: tuple[uuid.UUID | None, int, datetime],
     *,
     ask: _Ask,
-    people: _People,
+    more: tuple[_People, _Hands],
 ) -> list[tuple[_Waiting, Bench]]:
-    after_id, limit, now = page
+    (after_id, limit, now), (people, hands) = page, more
     found: list[tuple[_Waiting, Bench]] = []
     # Most that are looked at are the person's to approve: more than are wanted are not read.
     while has_scope(principal) and len(found) < limit:
@@ -106,7 +118,9 @@ def _find(
         rows = [_build(row) for row in read.rows]
         voters = {review.person_id for one in rows for review in one.reviews}
         known = people(voters) if voters else {}
-        judged = ((one, _judge(one, reviewer, known)) for one in rows)
+        uses = {use for one in rows for use in one.uses}
+        held = hands(uses) if uses else {}
+        judged = ((one, _judge(one, reviewer, known, held)) for one in rows)
         found.extend((one, bench) for one, bench in judged if may_approve(bench))
         if len(rows) < limit:
             break
@@ -133,18 +147,25 @@ def _parameters(
 
 
 def _build(row: tuple[Any, ...]) -> _Waiting:
-    approval, requesters, reviews, decision, burnt_usd = row
+    approval, requesters, uses, reviews, decision, burnt_usd = row
     return _Waiting(
         approval=approval,
         requesters=frozenset(requesters or ()) | {approval.requester_person_id},
+        uses=frozenset(Use(*use) for use in uses or ()),
         reviews=reviews or [],
         decision=decision,
         burnt_usd=burnt_usd,
     )
 
 
-def _judge(waiting: _Waiting, reviewer: Reviewer, people: Mapping[int, Person]) -> Bench:
-    terms = build_terms(waiting.approval, waiting.requesters)
+def _judge(
+    waiting: _Waiting,
+    reviewer: Reviewer,
+    people: Mapping[int, Person],
+    hands: Mapping[Use, frozenset[int]],
+) -> Bench:
+    holders = frozenset(person_id for use in waiting.uses for person_id in hands[use])
+    terms = replace(build_terms(waiting.approval, waiting.requesters), holders=holders)
     given = keep_authorised(terms, waiting.reviews, people) if waiting.reviews else []
     return Bench(terms=terms, reviewer=reviewer, reviews=waiting.reviews, given=given)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from django.db.migrations import RunSQL
@@ -10,6 +11,7 @@ from enforcement.decisions.models import REQUIRE_APPROVAL, Decision
 from enforcement.ledger.domain import DECISION_MADE
 from governance.approvals.models import APPROVES, PENDING, Approval, Review
 from governance.identity.domain import APPROVE_NONPROD, APPROVE_PROD
+from governance.identity.hands import ACTIONS_BY_KIND, OBJECT_TYPES
 from governance.policies.environments import NONPROD
 from valdrix.kernel.rows import ONE_PLAN, RowsOf
 
@@ -23,6 +25,16 @@ APPROVALS: Final = RowsOf(
 REVIEWS: Final = RowsOf(Review, only=("person_id", "groups"))
 DECISIONS: Final = RowsOf(Decision, only=("id", "resource_reference", "reason_codes", "cost_state"))
 """What a queue shows of the decision behind an approval; anything else is not to be had there."""
+
+_SHOWING: Final = tuple(one for actions in ACTIONS_BY_KIND.values() for one in actions)
+_IS_SEPARATE: Final = (
+    "(a.separate_requester OR greatest(a.required, cardinality(a.reviewer_groups_all)) > 1)"
+)
+
+
+def _texts(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
 
 CREATE: Final = f"""
 CREATE OR REPLACE FUNCTION enforcement_approval_queue
@@ -46,6 +58,16 @@ BEGIN
             (SELECT json_agg(DISTINCT d.person_id) FROM enforcement_decision d
               WHERE d.tenant_id = tenant AND d.approval_request_id = a.id
                 AND d.decision = '{REQUIRE_APPROVAL}'),
+            CASE WHEN {_IS_SEPARATE} THEN (SELECT json_agg(json_build_array(u.actor, u.first_at, u.last_at))
+               FROM (SELECT d.actor, min(d.created_at) AS first_at, max(d.created_at) AS last_at
+                       FROM enforcement_decision d
+                      WHERE d.tenant_id = tenant AND d.approval_request_id = a.id
+                        AND d.decision = '{REQUIRE_APPROVAL}' GROUP BY d.actor) AS u
+              WHERE EXISTS (SELECT 1 FROM governance_audit_entry e
+                             WHERE e.tenant_id = tenant AND e.object_type IN ({_texts(OBJECT_TYPES)})
+                               AND e.object_id = split_part(u.actor, ':', 2)
+                               AND e.action IN ({_texts(_SHOWING)})
+                               AND e.actor NOT LIKE 'system:%')) END,
             (SELECT json_agg({REVIEWS.sql("v")} ORDER BY v.id) FROM governance_review v
               WHERE v.tenant_id = tenant AND v.approval_id = a.id AND v.verdict = '{APPROVES}'
                 AND v.round = a.round
@@ -70,3 +92,8 @@ END $$;
 def create_queue_function() -> RunSQL:
     """Return the operation that creates it; it runs with the caller's rights."""
     return RunSQL(CREATE, "DROP FUNCTION enforcement_approval_queue;")
+
+
+def renew_queue_function() -> RunSQL:
+    """Return the operation that puts it in the place of one that says less."""
+    return RunSQL(CREATE, RunSQL.noop)

@@ -13,17 +13,16 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from governance.admin.key_acts import NEW_KEY, REVOKE_KEY, ROTATE_KEY
-from governance.identity.domain import KEY_PREFIX, OWNER
+from governance.identity.domain import KEY_PREFIX, OWNER, ROLES
 from governance.models import ApiKey
-from valdrix.kernel.admin import TenantModelAdmin
+from valdrix.kernel.admin import TenantModelAdmin, seat_of
 from valdrix.kernel.admin_display import BAD, GOOD, NEUTRAL, Panel, badge, mono, utc
 
 
 class ApiKeyAdmin(TenantModelAdmin):
-    """Which machines may call, as whom, and until when."""
+    """Which machines may call, as whom, and until when; to others than owners, their own keys."""
 
-    roles = (OWNER,)
-    list_title = "API keys"
+    roles = ROLES
     empty_text = "No API key yet."
     list_display = ("named", "state", "prefix", "role", "bound_to", "answers_for", "used", "ends")
     list_display_links = ("named",)
@@ -31,8 +30,14 @@ class ApiKeyAdmin(TenantModelAdmin):
     row_acts = (ROTATE_KEY, REVOKE_KEY)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the tenant's keys with their people, without digests."""
-        return super().get_queryset(request).select_related("person").defer("digest")
+        """Return the keys with their people, without digests: all to owners, else one's own."""
+        rows = super().get_queryset(request).select_related("person").defer("digest")
+        is_owner = seat_of(request).role == OWNER
+        return rows if is_owner else rows.filter(person_id=request.user.pk)
+
+    def get_list_title(self, request: HttpRequest, row: Any = None) -> str:
+        """Return the heading of the list."""
+        return "API keys" if seat_of(request).role == OWNER else "Your API keys"
 
     def get_page_title(self, row: Any) -> str:
         """Return the heading of a key's page."""

@@ -1,4 +1,7 @@
-"""What owners do about API keys: issue, rotate, revoke. A key's text is shown once."""
+"""What is done about API keys: owners issue, rotate and revoke; everybody takes over their own.
+
+A key's text is shown once, and whoever was shown it judges nothing that was asked by it.
+"""
 
 from __future__ import annotations
 
@@ -116,22 +119,24 @@ NEW_KEY: Final = Act(
     prepare=offer_people,
     initial=lambda doing: {"role": MEMBER, "person_id": str(doing.person_id)},
     perform=_issue,
-    intro="A machine's credential. It can do no more than you, and no more than its person's role.",
+    intro="A machine's credential. It can do no more than you, and no more than its person's role."
+    " You are shown the text of another person's key, too: until they rotate it themselves, you judge"
+    " nothing that it asks for where requester and reviewer are separate.",
 )
 ROTATE_KEY: Final = Act(
     name="rotate",
     label="Rotate",
     title="Rotate the key",
-    roles=_OWNERS,
+    roles=ROLES,
     perform=_rotate,
     applies=_is_live,
-    intro="It gets a new text; the old one stops at once.",
+    intro="It gets a new text, shown to you alone; the old one stops at once.",
 )
 REVOKE_KEY: Final = Act(
     name="revoke",
     label="Revoke",
     title="Revoke the key",
-    roles=_OWNERS,
+    roles=ROLES,
     perform=_revoke,
     tone="bad",
     applies=_is_live,

@@ -19,6 +19,7 @@ ROLE_MISSING: Final = "reviewer_role_missing"
 PERMISSION_MISSING: Final = "approval_permission_missing"
 GROUP_MISSING: Final = "reviewer_group_missing"
 IS_REQUESTER: Final = "requester_cannot_review"
+HELD_CREDENTIAL: Final = "credential_holder_cannot_review"
 
 
 class Reviewer(msgspec.Struct, frozen=True):
@@ -35,6 +36,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar has_rule: a routing rule matched; members review by an explicit rule only.
     :ivar requesters: everybody who asked for the change, also by joining.
+    :ivar holders: who was shown the secret of a credential that asked, and could have asked by it.
     """
 
     environment: str
@@ -44,6 +46,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...]
     separate_requester: bool
     requesters: frozenset[int]
+    holders: frozenset[int] = frozenset()
 
     @property
     def needed(self) -> int:
@@ -72,6 +75,8 @@ def find_refusal(terms: Terms, reviewer: Reviewer) -> str | None:
         return GROUP_MISSING
     if terms.is_separate and reviewer.person_id in terms.requesters:
         return IS_REQUESTER
+    if terms.is_separate and reviewer.person_id in terms.holders:
+        return HELD_CREDENTIAL
     return None
 
 

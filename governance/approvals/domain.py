@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final, Literal
 
@@ -86,6 +87,56 @@ def route(
         reviewer_groups_all=matched.reviewer_groups_all if matched else (),
         separate_requester=terms.separate_requester,
         ttl_seconds=terms.ttl_seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """Whom an approval demands, as it is kept with it.
+
+    :ivar rule_id: of the routing rule; with its trace.
+    """
+
+    rule_id: str | None
+    trace: tuple[RoutingStep, ...]
+    required: int
+    reviewer_roles: tuple[str, ...]
+    reviewer_groups_all: tuple[str, ...]
+    separate_requester: bool
+
+
+def combine(held: Demand, joining: Demand, *, is_larger: bool) -> Demand:
+    """Return whom an approval demands that one more question joins: whatever either of them does.
+
+    A further question is asked under the policy of its own day and with its own risk: it makes no
+    terms laxer that people were asked under, and is bound by its own. Who may judge must be let by
+    both; where no role is, the larger question's roles hold.
+
+    :param is_larger: whether the joining question asks for more.
+    """
+    both = tuple(role for role in held.reviewer_roles if role in joining.reviewer_roles)
+    leading, other = (joining, held) if is_larger else (held, joining)
+    missing = (one for one in other.reviewer_groups_all if one not in leading.reviewer_groups_all)
+    combined = Demand(
+        rule_id=leading.rule_id,
+        trace=leading.trace,
+        required=max(held.required, joining.required),
+        reviewer_roles=both or leading.reviewer_roles,
+        reviewer_groups_all=(*leading.reviewer_groups_all, *missing),
+        separate_requester=held.separate_requester or joining.separate_requester,
+    )
+    if not is_larger and _terms_of(combined) == _terms_of(joining) != _terms_of(held):
+        # The joining question's rule alone says what is demanded from now on.
+        return replace(combined, rule_id=joining.rule_id, trace=joining.trace)
+    return combined
+
+
+def _terms_of(demand: Demand) -> tuple[object, ...]:
+    return (
+        demand.required,
+        frozenset(demand.reviewer_roles),
+        frozenset(demand.reviewer_groups_all),
+        demand.separate_requester,
     )
 
 

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import orjson
 from django.db import connection
 from psycopg.types.json import Jsonb
 
-from governance.approvals.domain import Routing
+from governance.approvals.domain import Demand, Routing, RoutingStep, combine
 from governance.approvals.models import APPROVED, CONSUMED, EXPIRED, OPEN, Approval
 from governance.approvals.queries import lock_open
 from valdrix.kernel.db import transaction_required
@@ -30,22 +31,21 @@ ON CONFLICT (tenant_id, source, change_fingerprint)
 RETURNING id
 """
 _FIND_PENDING = """
-SELECT id FROM governance_approval
+SELECT id, monthly_delta_usd, routing_rule_id, routing_trace, required, reviewer_roles,
+       reviewer_groups_all, separate_requester
+  FROM governance_approval
  WHERE tenant_id = %(tenant)s AND source = %(source)s AND change_fingerprint = %(fingerprint)s
    AND status = 'pending' AND change_is_computed FOR UPDATE
 """
-
-
-# A joined approval is for the largest amount that was asked, by that amount's routing; an unknown
-# amount is the largest.
-_RAISE = """
+# A joined approval is for the largest amount that was asked; an unknown amount is the largest.
+_JOIN = """
 UPDATE governance_approval
-   SET monthly_delta_usd = %(monthly)s, hourly_delta_usd = %(hourly)s, routing_rule_id = %(rule)s,
-       routing_trace = %(trace)s, required = greatest(required, %(required)s),
+   SET monthly_delta_usd = CASE WHEN %(larger)s THEN %(monthly)s ELSE monthly_delta_usd END,
+       hourly_delta_usd = CASE WHEN %(larger)s THEN %(hourly)s ELSE hourly_delta_usd END,
+       routing_rule_id = %(rule)s, routing_trace = %(trace)s, required = %(required)s,
        reviewer_roles = %(roles)s, reviewer_groups_all = %(groups)s,
-       separate_requester = separate_requester OR %(separate)s
- WHERE id = %(id)s AND monthly_delta_usd IS NOT NULL
-   AND (%(monthly)s::numeric IS NULL OR monthly_delta_usd < %(monthly)s)
+       separate_requester = %(separate)s
+ WHERE id = %(id)s
 """
 
 
@@ -85,6 +85,14 @@ def open_approval(*, order: ApprovalOrder) -> OpenedApproval:
     """
     transaction_required()
     routing = order.routing
+    demand = Demand(
+        rule_id=routing.rule_id,
+        trace=routing.trace,
+        required=routing.required,
+        reviewer_roles=tuple(routing.reviewer_roles),
+        reviewer_groups_all=routing.reviewer_groups_all,
+        separate_requester=routing.separate_requester,
+    )
     parameters: dict[str, Any] = {
         "id": order.approval_id,
         "tenant": order.tenant_id,
@@ -99,14 +107,7 @@ def open_approval(*, order: ApprovalOrder) -> OpenedApproval:
         "hourly": order.hourly_delta_usd,
         "requested_by": order.requested_by,
         "person": order.requester_person_id,
-        "rule": routing.rule_id,
-        "trace": Jsonb(
-            [{"rule_id": step.rule_id, "outcome": step.outcome} for step in routing.trace]
-        ),
-        "required": routing.required,
-        "roles": list(routing.reviewer_roles),
-        "groups": list(routing.reviewer_groups_all),
-        "separate": routing.separate_requester,
+        **_parameters_of(demand),
         "at": order.requested_at,
         "ttl": routing.ttl_seconds,
         "expires": order.requested_at + timedelta(seconds=routing.ttl_seconds),
@@ -120,8 +121,42 @@ def open_approval(*, order: ApprovalOrder) -> OpenedApproval:
         row = cursor.fetchone()
         if row is None:
             raise ApprovalMoved("the pending approval of this change ended while it was joined")
-        cursor.execute(_RAISE, {**parameters, "id": row[0]})
-    return OpenedApproval(approval_id=row[0], is_joined=True)
+        approval_id, held_usd, held = row[0], row[1], _demand_of(row[2:])
+        is_larger = _is_larger(order.monthly_delta_usd, held_usd)
+        combined = combine(held, demand, is_larger=is_larger)
+        if is_larger or combined != held:
+            joined = {"id": approval_id, "larger": is_larger, **_parameters_of(combined)}
+            cursor.execute(_JOIN, {**parameters, **joined})
+    return OpenedApproval(approval_id=approval_id, is_joined=True)
+
+
+def _is_larger(asked_usd: Decimal | None, held_usd: Decimal | None) -> bool:
+    return held_usd is not None and (asked_usd is None or asked_usd > held_usd)
+
+
+def _parameters_of(demand: Demand) -> dict[str, Any]:
+    return {
+        "rule": demand.rule_id,
+        "trace": Jsonb(
+            [{"rule_id": step.rule_id, "outcome": step.outcome} for step in demand.trace]
+        ),
+        "required": demand.required,
+        "roles": list(demand.reviewer_roles),
+        "groups": list(demand.reviewer_groups_all),
+        "separate": demand.separate_requester,
+    }
+
+
+def _demand_of(row: tuple[Any, ...]) -> Demand:
+    rule_id, trace, required, roles, groups, is_separate = row
+    return Demand(
+        rule_id=rule_id,
+        trace=tuple(RoutingStep(**step) for step in orjson.loads(trace)),
+        required=required,
+        reviewer_roles=tuple(roles),
+        reviewer_groups_all=tuple(groups),
+        separate_requester=is_separate,
+    )
 
 
 class ApprovalMoved(RuntimeError):

@@ -5,20 +5,25 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from django.db import connection
 
 from governance.approvals.authority import Reviewer
-from governance.identity.domain import PERMISSIONS_BY_ROLE, Principal
+from governance.identity.domain import PERMISSIONS_BY_ROLE, Principal, weaker_role
 from governance.identity.models import ApprovalPermission, Membership, ReviewerGroupMember
 
+_ROLE: Final = "role"
+_GROUP: Final = "group"
 _OF_ONE: Final = """
-SELECT false, permission FROM governance_approval_permission
+SELECT 'role', m.role FROM governance_membership m JOIN governance_user u ON u.id = m.user_id
+ WHERE m.tenant_id = %(tenant)s AND m.user_id = %(person)s AND u.is_active
+UNION ALL
+SELECT 'permission', permission FROM governance_approval_permission
  WHERE tenant_id = %(tenant)s AND user_id = %(person)s
 UNION ALL
-SELECT true, g.name FROM governance_reviewer_group_member m
+SELECT 'group', g.name FROM governance_reviewer_group_member m
   JOIN governance_reviewer_group g ON g.id = m.group_id AND g.tenant_id = m.tenant_id
  WHERE m.tenant_id = %(tenant)s AND m.user_id = %(person)s
 """
@@ -33,10 +38,20 @@ class Person:
 
 
 def find_reviewer(principal: Principal) -> Reviewer:
-    """Return whoever acts as a reviewer, in the role that their credential has."""
+    """Return whoever acts as a reviewer, in the role that their credential and they have now.
+
+    It was authenticated before any lock was waited for: a role that was taken away meanwhile, or a
+    membership that ended, counts no more.
+    """
     with connection.cursor() as cursor:
         cursor.execute(_OF_ONE, {"tenant": principal.tenant_id, "person": principal.person_id})
-        return build_reviewer(principal, cursor.fetchall())
+        held = cursor.fetchall()
+    roles = [name for kind, name in held if kind == _ROLE]
+    if not roles:
+        return Reviewer(principal.person_id, "", frozenset(), frozenset())
+    role = weaker_role(principal.role, roles[0])
+    given = [(kind == _GROUP, name) for kind, name in held if kind != _ROLE]
+    return build_reviewer(replace(principal, role=role), given)
 
 
 def build_reviewer(principal: Principal, held: Iterable[tuple[bool, str]]) -> Reviewer:

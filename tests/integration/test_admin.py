@@ -46,6 +46,7 @@ EVERYBODY = (
     "governance_policyversion",
     "governance_forcedmode",
     "governance_approval",
+    "governance_apikey",
 )
 ADMINS = (
     "enforcement_ledgerentry",
@@ -58,7 +59,7 @@ ADMINS = (
     "governance_membership",
     "governance_reviewergroup",
 )
-OWNERS = ("governance_apikey", "governance_integration", "governance_workloadissuer")
+OWNERS = ("governance_integration", "governance_workloadissuer")
 ALL = EVERYBODY + ADMINS + OWNERS
 
 
@@ -158,7 +159,7 @@ def keys_of(world: World) -> dict[str, object]:
             "governance_workloadissuer": WorkloadIssuer.objects.values_list("id", flat=True)[0],
             "governance_membership": Membership.objects.values_list("user_id", flat=True)[0],
             "governance_reviewergroup": ReviewerGroup.objects.values_list("id", flat=True)[0],
-            "governance_apikey": ApiKey.objects.values_list("id", flat=True)[0],
+            "governance_apikey": ApiKey.objects.get(name="owner key").pk,
             "governance_forcedmode": _forced_mode_key(),
             "governance_policyversion": PolicyVersion.objects.order_by("-number")[0].number,
         }
@@ -279,15 +280,18 @@ def test_a_role_sees_its_lists_and_pages_and_no_other(
     for name, key in keys_of(tenant).items():
         expected = 200 if name in seen else 403
         assert client.get(list_url(name)).status_code == expected, name
-        # An approval that a member neither asked for nor may judge does not exist for them.
-        hidden = name == "governance_approval" and role == "member"
+        # An approval that a member neither asked for nor may judge does not exist for them, and
+        # neither do other people's keys for who is no owner.
+        hidden = (name == "governance_approval" and role == "member") or (
+            name == "governance_apikey" and role != "owner"
+        )
         page = 404 if hidden else expected
         assert client.get(page_url(name, key)).status_code == page, name
         assert (f'href="{list_url(name)}' in menu) == (name in seen), name
 
 
 def test_a_refusal_says_which_role_one_has(tenant: World) -> None:
-    text = text_of(sign_in(tenant.admin).get(list_url("governance_apikey")))
+    text = text_of(sign_in(tenant.admin).get(list_url("governance_integration")))
     assert f"You are an admin of Tenant {tenant.slug}" in text
 
 

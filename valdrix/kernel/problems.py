@@ -31,6 +31,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "approval_permission_missing": 403,
     "approve_scope_of_another": 403,
     "requester_cannot_review": 403,
+    "credential_holder_cannot_review": 403,
     "reviewer_group_missing": 403,
     "reviewer_role_missing": 403,
     "not_the_requester": 403,
