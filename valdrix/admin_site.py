@@ -53,6 +53,7 @@ from governance.admin.identity import ApiKeyAdmin
 from governance.admin.incidents import IncidentAdmin
 from governance.admin.integrations import IntegrationAdmin
 from governance.admin.members import MembershipAdmin, ReviewerGroupAdmin
+from governance.admin.password import PasswordView
 from governance.admin.policies import ForcedModeAdmin
 from governance.admin.signing_in import SignInView, end_if_over, second_step
 from governance.admin.workloads import WorkloadIssuerAdmin
@@ -290,6 +291,19 @@ class ConsoleSite(UnfoldAdminSite):
     def login_code(self, request: HttpRequest) -> HttpResponse:
         """Answer the second step of signing in, for who is in the middle of it."""
         return second_step(request, {**self.each_context(request), "title": "Second step"})
+
+    @method_decorator(sensitive_post_parameters())
+    def password_change(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Answer the page of one's own password; it needs no tenant."""
+        request.current_app = self.name
+        view = PasswordView.as_view(
+            template_name=self.password_change_template or PasswordView.template_name,
+            success_url=reverse("admin:password_change_done"),
+            extra_context={**self.each_context(request), **(extra_context or {})},
+        )
+        return cast("HttpResponse", view(request))
 
     @method_decorator(sensitive_post_parameters())
     def account(self, request: HttpRequest) -> HttpResponse:

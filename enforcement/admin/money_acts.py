@@ -11,12 +11,13 @@ from django.urls import reverse
 from billing.accounts.domain import BASES, BUDGET, GRANT, POOLS, RUN_RATE
 from billing.accounts.operations import BudgetChange, BudgetTerms, GrantTerms
 from enforcement.admin.policies import actor_of
-from enforcement.controls.budgets import change_budget, create_budget
+from enforcement.controls.budgets import change_budget, create_budget, show_budget
 from enforcement.controls.credits import grant_credit, void_credit
 from governance.identity.domain import ADMIN, OWNER
 from governance.policies.environments import ENVIRONMENTS
-from valdrix.kernel.admin_acts import Act, ActForm, Doing, Done
+from valdrix.kernel.admin_acts import Act, ActForm, Doing, Done, EditForm
 from valdrix.kernel.admin_display import usd, words
+from valdrix.kernel.edits import edit_mark
 from valdrix.kernel.fields import Fields
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.money import MONTHLY_PLACES, ZERO
@@ -41,7 +42,7 @@ class NewBudgetForm(ActForm):
     )
 
 
-class BudgetForm(ActForm):
+class BudgetForm(EditForm):
     """What of a budget can change."""
 
     monthly_limit_usd = forms.CharField(label="Limit, USD a month", max_length=64, widget=_AMOUNT)
@@ -102,7 +103,7 @@ def _create_budget(doing: Doing, form: ActForm) -> Done:
     return Done("The budget is open.", _page_of(budget.account.id))
 
 
-def _change_budget(doing: Doing, form: ActForm) -> Done:
+def _change_budget(doing: Doing, form: Any) -> Done:
     fields = Fields(form.given() | {"active": bool(form.cleaned_data["active"])})
     limit_usd = _amount(fields, "monthly_limit_usd")
     basis = fields.choice("basis", BASES)
@@ -113,6 +114,7 @@ def _change_budget(doing: Doing, form: ActForm) -> Done:
         projects=None,
         budget_id=doing.row.id,
         change=BudgetChange(monthly_limit_usd=limit_usd, basis=basis, active=active),
+        shown=form.mark,
     )
     return Done("The budget is changed.", _page_of(doing.row.id))
 
@@ -168,6 +170,7 @@ def _begin_change(doing: Doing) -> dict[str, Any]:
         "monthly_limit_usd": usd(row.monthly_limit_usd).replace(",", ""),
         "basis": row.basis,
         "active": row.active,
+        "shown": edit_mark(show_budget(row)),
     }
 
 

@@ -23,6 +23,7 @@ from enforcement.ledger.domain import BUDGET_CHANGED, BUDGET_CREATED, EntryFacts
 from governance.audit.operations import Actor, record_change
 from valdrix.kernel.canonical import sha256_hex
 from valdrix.kernel.db import reading, transaction
+from valdrix.kernel.edits import check_unmoved
 from valdrix.kernel.money import ZERO, to_text
 from valdrix.kernel.problems import NotAllowed
 
@@ -40,20 +41,28 @@ def create_budget(*, actor: Actor, budget_id: uuid.UUID, terms: BudgetTerms) -> 
 
 
 def change_budget(
-    *, actor: Actor, projects: Collection[str] | None, budget_id: uuid.UUID, change: BudgetChange
+    *,
+    actor: Actor,
+    projects: Collection[str] | None,
+    budget_id: uuid.UUID,
+    change: BudgetChange,
+    shown: str | None = None,
 ) -> Budget:
     """Change a budget's limit, basis or activity; values that it has already change nothing.
 
     A limit below what is taken already is allowed: it leaves no headroom.
 
     :param projects: the projects that the actor's credential is bound to; None means all.
+    :param shown: the mark of what the editor was shown; None when it was not kept.
     :raises NotFound: when the tenant has no such budget.
     :raises NotAllowed: when the credential is bound to other projects.
+    :raises StaleEdit: when it is another budget by now than was shown.
     """
     with transaction(actor.tenant_id):
         row = queries.lock_budget(actor.tenant_id, budget_id)
         check_binding(row, projects)
         before = show_budget(row)
+        check_unmoved(shown, before)
         changed = operations.change_budget(budget=row, change=change)
         if changed:
             _record(actor, BUDGET_CHANGED, row, before=before)

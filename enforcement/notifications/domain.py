@@ -119,25 +119,37 @@ def one_line(text: str) -> str:
 
 
 def build_slack(message: Message) -> dict[str, Any]:
-    """Return what a Slack-compatible incoming webhook takes; texts of callers are no markup."""
-    facts = "\n".join(f"*{_escape(label)}:* {_escape(value)}" for label, value in message.facts)
+    """Return what a Slack-compatible incoming webhook takes; texts of callers are no markup.
+
+    Only ``plain_text`` renders nothing: in ``mrkdwn`` a caller could set words in bold as we set
+    labels, and link to other places.
+    """
     return {
         "text": _escape(message.subject),
+        "mrkdwn": False,
+        "unfurl_links": False,
         "blocks": [
-            {"type": "header", "text": {"type": "plain_text", "text": message.subject[:150]}},
-            {"type": "section", "text": {"type": "mrkdwn", "text": facts[:2900]}},
+            {"type": "header", "text": _plain(message.subject, 150)},
+            {
+                "type": "section",
+                "fields": [_plain(f"{label}: {value}", 2000) for label, value in message.facts],
+            },
             {
                 "type": "actions",
                 "elements": [
                     {
                         "type": "button",
-                        "text": {"type": "plain_text", "text": "Open in Valdrix"},
+                        "text": _plain("Open in Valdrix", 75),
                         "url": message.url,
                     }
                 ],
             },
         ],
     }
+
+
+def _plain(text: str, limit: int) -> dict[str, Any]:
+    return {"type": "plain_text", "text": text[:limit], "emoji": False}
 
 
 def sign(body: bytes, *, secret: str, timestamp: int) -> str:

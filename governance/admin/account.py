@@ -19,17 +19,16 @@ from django.utils.safestring import SafeString, mark_safe
 from governance.admin.signing_in import (
     acting,
     address_slot,
+    is_own_password,
     note_factor,
     with_wait,
 )
 from governance.identity.models import User
 from governance.signin.domain import (
-    ACCOUNT,
     FACTOR,
     RECOVERY_BYTES,
     RECOVERY_CODES,
     SECRET_BYTES,
-    account_name,
     provisioning_uri,
     secret_text,
 )
@@ -142,17 +141,24 @@ class _Page:
         self._check_password()
         with self._guess_of_a_code():
             remove_factor(person=self._acting, code=self._text("code"))
+        self._keep_session()
         note_factor(self._request, now=None)
-        messages.success(self._request, "The second factor is removed.")
+        messages.success(
+            self._request, "The second factor is removed, and every other session signed out."
+        )
         return self._again()
 
     def end_sessions(self) -> HttpResponse:
         """Sign out every other session."""
         end_sessions(person=self._acting)
-        self._person.refresh_from_db()
-        update_session_auth_hash(self._request, self._person)
+        self._keep_session()
         messages.success(self._request, "Every other session of yours is signed out.")
         return self._again()
+
+    def _keep_session(self) -> None:
+        """Let this session go on where all of the person's have just ended."""
+        self._person.refresh_from_db()
+        update_session_auth_hash(self._request, self._person)
 
     def _enrolment(self) -> dict[str, Any]:
         sealed = self._request.session.get(_ENROLMENT)
@@ -171,12 +177,9 @@ class _Page:
         :raises GuessesLocked: when too many guesses failed.
         :raises PasswordRefused: when it is wrong.
         """
-        account = find_slot(ACCOUNT, name=account_name(self._person.get_username()))
-        address = address_slot(self._request)
-        begin_guess(slots=[account, address], now=self._now)
-        if not self._person.check_password(self._text("password", limit=1024)):
+        password = self._text("password", limit=1024)
+        if not is_own_password(self._request, self._person, password, now=self._now):
             raise PasswordRefused("The current password is not right.")
-        forgive_guess(cleared=[account], lessened=[address])
 
     @contextmanager
     def _guess_of_a_code(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from django import forms
 from django.urls import reverse
 
 from governance.admin.people import actor_of
+from governance.approvals.reviewers import find_people
 from governance.identity import reviewing
 from governance.identity.domain import APPROVAL_PERMISSIONS, MEMBER, OWNER, ROLES
 from governance.identity.models import ApprovalPermission, ReviewerGroup
@@ -18,8 +19,9 @@ from governance.identity.operations import (
     remove_member,
 )
 from governance.identity.queries import find_memberships
-from valdrix.kernel.admin_acts import Act, ActForm, Doing, Done
+from valdrix.kernel.admin_acts import Act, ActForm, Doing, Done, EditForm
 from valdrix.kernel.db import reading
+from valdrix.kernel.edits import edit_mark
 from valdrix.kernel.ids import new_id
 
 _OWNERS: Final = (OWNER,)
@@ -44,7 +46,7 @@ class RoleForm(ActForm):
     role = forms.ChoiceField(choices=[(role, role) for role in ROLES])
 
 
-class PermissionsForm(ActForm):
+class PermissionsForm(EditForm):
     """What a person may approve beyond their role."""
 
     permissions = forms.MultipleChoiceField(
@@ -61,7 +63,7 @@ class GroupForm(ActForm):
     name = forms.CharField(max_length=200, help_text="As routing rules name it.")
 
 
-class PeopleForm(ActForm):
+class PeopleForm(EditForm):
     """Who is in a group."""
 
     person_ids = forms.TypedMultipleChoiceField(
@@ -84,12 +86,13 @@ def _change_role(doing: Doing, form: ActForm) -> Done:
     return Done(f"{row.user.get_username()} is {row.role} now.", page_of_person(row.user_id))
 
 
-def _set_permissions(doing: Doing, form: ActForm) -> Done:
+def _set_permissions(doing: Doing, form: Any) -> Done:
     person_id = doing.row.user_id
     reviewing.set_permissions(
         actor=actor_of(doing),
         person_id=person_id,
         permissions=form.given().get("permissions", ()),
+        shown=form.mark,
     )
     return Done("What they may approve is set.", page_of_person(person_id))
 
@@ -107,11 +110,12 @@ def _create_group(doing: Doing, form: ActForm) -> Done:
     return Done(f"The group {group.name} is there; say who is in it.", page_of_group(group))
 
 
-def _set_members(doing: Doing, form: ActForm) -> Done:
+def _set_members(doing: Doing, form: Any) -> Done:
     reviewing.set_group_members(
         actor=actor_of(doing),
         group_id=doing.row.pk,
         person_ids=form.given().get("person_ids", ()),
+        shown=form.mark,
     )
     return Done("Who is in it is set.", page_of_group(doing.row))
 
@@ -138,19 +142,26 @@ def _given_by_owners(doing: Doing) -> dict[str, Any]:
             user_id=doing.row.user_id,
             source=reviewing.OWNER_SOURCE,
         )
-        return {"permissions": list(rows.values_list("permission", flat=True))}
+        held = sorted(rows.values_list("permission", flat=True))
+    return {"permissions": held, "shown": edit_mark(held)}
 
 
 def _put_by_owners(doing: Doing) -> dict[str, Any]:
     with reading(doing.tenant_id):
-        rows = doing.row.members.filter(tenant_id=doing.tenant_id, source=reviewing.OWNER_SOURCE)
-        return {"person_ids": list(rows.values_list("user_id", flat=True))}
+        people = reviewing.find_own_members(doing.row)
+    return {"person_ids": people, "shown": edit_mark(people)}
 
 
-def _people(doing: Doing) -> list[tuple[str, str]]:
+def _offer(doing: Doing, form: PeopleForm) -> None:
+    """Offer the tenant's first people, and whoever is in the group: nobody is dropped unseen."""
     with reading(doing.tenant_id):
         rows = find_memberships(doing.tenant_id, limit=_OFFERED_PEOPLE)
-    return [(str(row.user_id), f"{row.user.get_username()} ({row.role})") for row in rows]
+        members = find_people(doing.tenant_id, reviewing.find_own_members(doing.row))
+    names = {row.user_id: f"{row.user.get_username()} ({row.role})" for row in rows}
+    for person_id, person in members.items():
+        names.setdefault(person_id, f"{person.username} ({person.reviewer.role})")
+    by_name = sorted(names.items(), key=lambda one: one[1].casefold())
+    form.offer([(str(person_id), name) for person_id, name in by_name])
 
 
 ADMIT: Final = Act(
@@ -204,7 +215,7 @@ SET_MEMBERS: Final = Act(
     roles=_OWNERS,
     form=PeopleForm,
     initial=_put_by_owners,
-    prepare=lambda doing, form: form.offer(_people(doing)),
+    prepare=_offer,
     perform=_set_members,
     intro="Exactly those that are ticked; whom a directory put in stays in.",
 )

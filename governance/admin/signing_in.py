@@ -145,6 +145,20 @@ def take_code(request: HttpRequest, person: User, code: str, *, now: datetime) -
     forgive_guess(cleared=[factor], lessened=[address])
 
 
+def is_own_password(request: HttpRequest, person: User, password: str, *, now: datetime) -> bool:
+    """Tell whether this is the password of who is signed in, counted as a guess at their account.
+
+    :raises GuessesLocked: when too many guesses failed.
+    """
+    account = find_slot(ACCOUNT, name=account_name(person.get_username()))
+    address = address_slot(request)
+    begin_guess(slots=[account, address], now=now)
+    if not person.check_password(password):
+        return False
+    forgive_guess(cleared=[account], lessened=[address])
+    return True
+
+
 def acting(request: HttpRequest, person: User, *, now: datetime) -> Person:
     """Return a person who acts on their own second factor by this request."""
     return Person(person_id=person.pk, address=client_address(request), at=now)

@@ -19,6 +19,7 @@ from governance.identity import reviewing
 from governance.identity.domain import APPROVAL_PERMISSIONS, OWNER
 from governance.identity.models import ReviewerGroup
 from valdrix.kernel.db import reading
+from valdrix.kernel.edits import edit_mark
 from valdrix.kernel.fields import Fields, as_integer
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.ids import new_id
@@ -29,11 +30,22 @@ _JSON: Final = "application/json"
 _MOST_MEMBERS: Final = 500
 _PEOPLE: Final = {"type": "array", "items": {"type": "integer"}, "maxItems": _MOST_MEMBERS}
 _NAME: Final = text_schema()
+_MARK: Final = {
+    "type": "string",
+    "description": "What owners said so far. Send it back: a group that moved meanwhile is not changed.",
+}
 _GROUP: Final = closed_object(
-    {"id": {"type": "string", "format": "uuid"}, "name": _NAME, "person_ids": _PEOPLE}
+    {
+        "id": {"type": "string", "format": "uuid"},
+        "name": _NAME,
+        "person_ids": _PEOPLE,
+        "edit_mark": _MARK,
+    }
 )
 _NEW_GROUP: Final = closed_object({"name": _NAME})
-_MEMBERS: Final = closed_object({"person_ids": _PEOPLE})
+_MEMBERS: Final = closed_object(
+    {"person_ids": _PEOPLE, "edit_mark": _MARK}, optional=("edit_mark",)
+)
 _PERMISSIONS: Final = closed_object(
     {
         "permissions": {
@@ -66,13 +78,13 @@ class ReviewerGroupsView(_OwnersView):
         after_id = read_id_cursor(request)
         with reading(tenant_id):
             rows = reviewing.find_groups(tenant_id, after_id=after_id, limit=limit + 1)
-        page = build_page(
-            request,
-            rows,
-            limit=limit,
-            key=lambda row: str(row[0].pk),
-            render=lambda row: _show(row[0], row[1]),
-        )
+            page = build_page(
+                request,
+                rows,
+                limit=limit,
+                key=lambda row: str(row[0].pk),
+                render=lambda row: _show(row[0], row[1]),
+            )
         return Response(page)
 
     @extend_schema(
@@ -90,7 +102,8 @@ class ReviewerGroupsView(_OwnersView):
         group = reviewing.create_group(
             actor=actor_of(request, now=timezone.now()), group_id=new_id(), name=str(name)
         )
-        return Response(_show(group, []), status=201)
+        with reading(group.tenant_id):
+            return Response(_show(group, []), status=201)
 
 
 class ReviewerGroupView(_OwnersView):
@@ -107,12 +120,14 @@ class ReviewerGroupView(_OwnersView):
         refuse_unknown_query(request)
         fields = Fields(request.data)
         people = _read_people(fields)
+        shown = fields.text("edit_mark")
         fields.finish()
         actor = actor_of(request, now=timezone.now())
-        members = reviewing.set_group_members(actor=actor, group_id=group_id, person_ids=people)
+        members = reviewing.set_group_members(
+            actor=actor, group_id=group_id, person_ids=people, shown=shown
+        )
         with reading(actor.tenant_id):
-            group = reviewing.get_group(actor.tenant_id, group_id)
-        return Response(_show(group, members))
+            return Response(_show(reviewing.get_group(actor.tenant_id, group_id), members))
 
     @extend_schema(
         operation_id="delete_reviewer_group", tags=_TAGS, request=None, responses={204: None}
@@ -149,7 +164,12 @@ class ApprovalPermissionsView(_OwnersView):
 
 
 def _show(group: ReviewerGroup, members: list[int]) -> dict[str, Any]:
-    return {"id": str(group.pk), "name": group.name, "person_ids": members}
+    return {
+        "id": str(group.pk),
+        "name": group.name,
+        "person_ids": members,
+        "edit_mark": edit_mark(reviewing.find_own_members(group)),
+    }
 
 
 def _read_people(fields: Fields) -> list[int]:

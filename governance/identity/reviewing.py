@@ -21,6 +21,7 @@ from governance.identity.models import (
     ReviewerGroupMember,
 )
 from valdrix.kernel.db import savepoint, transaction, transaction_required
+from valdrix.kernel.edits import check_unmoved
 from valdrix.kernel.problems import FieldError, InvalidRequest, NotFound, Refused
 
 OWNER_SOURCE: Final = "owner"
@@ -60,29 +61,38 @@ def delete_group(*, actor: Actor, group_id: uuid.UUID) -> None:
     :raises NotFound: when the tenant has no such group.
     """
     with transaction(actor.tenant_id):
-        group = get_group(actor.tenant_id, group_id)
+        group = lock_group(actor.tenant_id, group_id)
         _audit(actor, "reviewer-group.delete", group, before=find_members(group), after=None)
         group.delete()
 
 
 def set_group_members(
-    *, actor: Actor, group_id: uuid.UUID, person_ids: Collection[int], source: str = OWNER_SOURCE
+    *,
+    actor: Actor,
+    group_id: uuid.UUID,
+    person_ids: Collection[int],
+    source: str = OWNER_SOURCE,
+    shown: str | None = None,
 ) -> list[int]:
     """Make exactly these people members of a group, as far as one source says.
 
+    :param shown: the mark of what the editor was shown; None when it was not kept.
     :return: everybody who is in the group then, whoever said so.
     :raises NotFound: when the tenant has no such group.
+    :raises StaleEdit: when it is another group by now than was shown.
     :raises InvalidRequest: when somebody is no member of the tenant.
     """
     with transaction(actor.tenant_id):
-        group = get_group(actor.tenant_id, group_id)
         wanted = set(person_ids)
+        # People before the group, as whoever takes a person out of the tenant locks them.
         _check_members(actor.tenant_id, wanted)
+        group = lock_group(actor.tenant_id, group_id)
         before = find_members(group)
         rows = ReviewerGroupMember.objects.filter(
             tenant_id=actor.tenant_id, group=group, source=source
         )
         known = set(rows.values_list("user_id", flat=True))
+        check_unmoved(shown, sorted(known))
         rows.exclude(user_id__in=wanted).delete()
         for person_id in sorted(wanted - known):
             ReviewerGroupMember.objects.create(
@@ -99,25 +109,33 @@ def set_group_members(
 
 
 def set_permissions(
-    *, actor: Actor, person_id: int, permissions: Collection[str], source: str = OWNER_SOURCE
+    *,
+    actor: Actor,
+    person_id: int,
+    permissions: Collection[str],
+    source: str = OWNER_SOURCE,
+    shown: str | None = None,
 ) -> list[str]:
     """Give a person exactly these permissions beyond their role, as far as one source says.
 
+    :param shown: the mark of what the editor was shown; None when it was not kept.
     :return: everything the person was given then, whoever gave it.
     :raises NotFound: when the person is no member of the tenant.
+    :raises StaleEdit: when they have others by now than was shown.
     :raises InvalidRequest: for a permission that there is not.
     """
     wanted = set(permissions)
     if not wanted <= set(APPROVAL_PERMISSIONS):
         raise _invalid("/permissions", "may hold " + ", ".join(APPROVAL_PERMISSIONS))
     with transaction(actor.tenant_id):
-        if not _is_member(actor.tenant_id, person_id):
+        if person_id not in lock_people(actor.tenant_id, {person_id}):
             raise NotFound
         before = find_permissions(actor.tenant_id, person_id)
         rows = ApprovalPermission.objects.filter(
             tenant_id=actor.tenant_id, user_id=person_id, source=source
         )
         known = set(rows.values_list("permission", flat=True))
+        check_unmoved(shown, sorted(known))
         rows.exclude(permission__in=wanted).delete()
         for permission in sorted(wanted - known):
             ApprovalPermission.objects.create(
@@ -160,6 +178,28 @@ def get_group(tenant_id: uuid.UUID, group_id: uuid.UUID) -> ReviewerGroup:
     return group
 
 
+def lock_group(tenant_id: uuid.UUID, group_id: uuid.UUID) -> ReviewerGroup:
+    """Lock and return a reviewer group.
+
+    :raises NotFound: when the tenant has no such group.
+    """
+    transaction_required()
+    rows = ReviewerGroup.objects.filter(tenant_id=tenant_id, pk=group_id)
+    group = rows.select_for_update(of=("self",)).first()
+    if group is None:
+        raise NotFound("No such reviewer group.")
+    return group
+
+
+def lock_people(tenant_id: uuid.UUID, person_ids: Collection[int]) -> set[int]:
+    """Lock the memberships of these people, in primary-key order; return who is a member."""
+    transaction_required()
+    possible = [one for one in person_ids if 0 <= one <= _BIGGEST_PERSON_ID]
+    rows = Membership.objects.filter(tenant_id=tenant_id, user_id__in=possible)
+    locked = rows.order_by("pk").select_for_update(of=("self",))
+    return set(locked.values_list("user_id", flat=True))
+
+
 def find_groups(
     tenant_id: uuid.UUID, *, after_id: uuid.UUID | None, limit: int
 ) -> list[tuple[ReviewerGroup, list[int]]]:
@@ -176,6 +216,14 @@ def find_members(group: ReviewerGroup) -> list[int]:
     return sorted(set(rows.values_list("user_id", flat=True)))
 
 
+def find_own_members(group: ReviewerGroup) -> list[int]:
+    """Return the ids of the people whom owners put into a group."""
+    rows = ReviewerGroupMember.objects.filter(
+        tenant_id=group.tenant_id, group=group, source=OWNER_SOURCE
+    )
+    return sorted(rows.values_list("user_id", flat=True))
+
+
 def find_permissions(tenant_id: uuid.UUID, person_id: int) -> list[str]:
     """Return what a person may approve beyond their role."""
     rows = ApprovalPermission.objects.filter(tenant_id=tenant_id, user_id=person_id)
@@ -183,14 +231,10 @@ def find_permissions(tenant_id: uuid.UUID, person_id: int) -> list[str]:
 
 
 def _check_members(tenant_id: uuid.UUID, person_ids: set[int]) -> None:
+    members = lock_people(tenant_id, person_ids)
     for place, person_id in enumerate(sorted(person_ids)):
-        if not _is_member(tenant_id, person_id):
+        if person_id not in members:
             raise _invalid(f"/person_ids/{place}", "is not a member of the tenant")
-
-
-def _is_member(tenant_id: uuid.UUID, person_id: int) -> bool:
-    rows = Membership.objects.filter(tenant_id=tenant_id, user_id=person_id)
-    return 0 <= person_id <= _BIGGEST_PERSON_ID and rows.exists()
 
 
 def _invalid(pointer: str, detail: str) -> InvalidRequest:

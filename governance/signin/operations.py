@@ -188,7 +188,9 @@ def renew_recovery_codes(*, person: Person, code: str, random_bytes: bytes) -> t
 
 
 def remove_factor(*, person: Person, code: str) -> None:
-    """Give up the second factor, for who has a current code.
+    """Give up the second factor, for who has a current code; every session ends.
+
+    The caller may keep the one it is in.
 
     :raises CodeRefused: when the code is wrong or was used before.
     """
@@ -199,9 +201,10 @@ def remove_factor(*, person: Person, code: str) -> None:
 
 
 def reset_factor(*, person: Person, by: str) -> bool:
-    """Remove a lost second factor at the machine; return False when there was none.
+    """Remove a lost second factor at the machine, and end its person's sessions.
 
     :param by: the principal id that the audit log names.
+    :return: False when there was none.
     """
     with platform_transaction():
         if not _delete_factor(person.person_id):
@@ -215,6 +218,18 @@ def end_sessions(*, person: Person) -> None:
     with platform_transaction():
         User.objects.filter(pk=person.person_id).update(session_epoch=F("session_epoch") + 1)
         _audit(person, "sessions.end", before=None, after={"ended": True})
+
+
+def change_password(*, person: Person, password: str) -> None:
+    """Give a person another password, which ends every session of theirs; the caller may keep one.
+
+    :param password: as a validator let it pass.
+    """
+    with platform_transaction():
+        user = User.objects.get(pk=person.person_id)
+        user.set_password(password)
+        user.save(update_fields=["password"])
+        _audit(person, "password.change", before=None, after={"changed": True})
 
 
 def _context(person_id: int) -> str:
@@ -259,6 +274,8 @@ def _replace_recovery_codes(person: Person, random_bytes: bytes) -> tuple[str, .
 
 
 def _delete_factor(person_id: int) -> bool:
+    """Delete a second factor; sessions that proved it, perhaps in other hands, end with it."""
+    User.objects.filter(pk=person_id).update(session_epoch=F("session_epoch") + 1)
     RecoveryCode.objects.filter(person_id=person_id).delete()
     return SecondFactor.objects.filter(person_id=person_id).delete()[0] > 0
 

@@ -391,7 +391,7 @@ def test_a_person_of_two_tenants_chooses_by_post(tenant: World, other_tenant: Wo
     for world, role in ((other_tenant, MEMBER), (tenant, OWNER)):
         response = client.post(url, {"tenant": str(world.id)}, follow=True)
         assert f"Tenant {world.slug}, " in text_of(response)
-        keys = client.get(list_url("governance_apikey"))
+        keys = client.get(list_url("governance_integration"))
         assert keys.status_code == (200 if role == OWNER else 403)
     assert client.get(url).status_code == 405
 

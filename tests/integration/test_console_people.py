@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from governance.admin import member_acts
 from governance.identity import reviewing
 from governance.models import ApprovalPermission, AuditEntry, Membership, ReviewerGroup, User
+from tests.factories.headroom import Shop
 from tests.factories.tenants import Person, World, system_actor
 from tests.integration.test_admin import EVIL
 from tests.reviews import admit, open_shop
@@ -163,6 +166,51 @@ def test_an_owner_grants_and_takes_back_and_each_is_audited(tenant: World) -> No
         "member.remove",
         "reviewer-group.delete",
     ]
+
+
+def fields_of(page: HttpResponse) -> dict[str, Any]:
+    """Return what the page's form would send if nothing were changed."""
+    form = page.context_data["form"]  # type: ignore[attr-defined]  # a template's response
+    return {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
+
+
+def test_an_edit_of_what_somebody_else_changed_meanwhile_is_refused(tenant: World) -> None:
+    """Two owners open the same form; the second to press the button overwrites nothing."""
+    group = make_group(tenant, "finance", tenant.owner)
+    first, second = (signed_in(tenant.owner) for _ in range(2))
+    budget = Shop(tenant).budget("100.00")
+    for url, change in (
+        (
+            group_url(group, "members"),
+            {"person_ids": [tenant.owner.user_id, tenant.member.user_id]},
+        ),
+        (person_url(tenant.admin, "permissions"), {"permissions": ["enforcement.approve.prod"]}),
+        (
+            reverse("admin:billing_account_change-budget", args=[budget]),
+            {"monthly_limit_usd": "200.00"},
+        ),
+    ):
+        mine, theirs = (fields_of(client.get(url)) for client in (first, second))
+        assert first.post(url, mine | change).status_code == 302, url
+        before = state_of(tenant)
+        refused = second.post(url, theirs)
+        assert (refused.status_code, "Somebody changed this" in text_of(refused)) == (409, True)
+        assert state_of(tenant) == before
+        again = fields_of(second.get(url))
+        assert second.post(url, again).status_code == 302
+
+
+def test_a_long_list_of_people_drops_nobody_from_a_group(
+    tenant: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(member_acts, "_OFFERED_PEOPLE", 1)
+    group = make_group(tenant, "finance", tenant.member, tenant.admin)
+    owner, url = signed_in(tenant.owner), group_url(group, "members")
+    assert owner.post(url, fields_of(owner.get(url))).status_code == 302
+    with reading(tenant.id):
+        assert reviewing.find_members(group) == sorted(
+            [tenant.member.user_id, tenant.admin.user_id]
+        )
 
 
 def test_a_person_s_page_says_what_they_may_review_and_why_not(tenant: World) -> None:

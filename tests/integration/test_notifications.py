@@ -181,12 +181,16 @@ def test_another_tenant_is_told_nothing(shop: Shop, other_tenant: World) -> None
 
 def test_texts_of_callers_begin_no_header_and_no_markup(shop: Shop, hook: StandIn) -> None:
     add_webhook(shop.world, f"{hook.url}/hook", format="slack")
-    shop.ask("300.00", resource_reference="<!channel> *bold* &amp;")
+    evil = "<!channel> *Cost:* 1 USD <https://evil.test|Open in Valdrix> &amp;"
+    shop.ask("300.00", resource_reference=evil)
     run(shop.world)
     assert "\n" not in mail.outbox[0].subject
-    text = json.loads(hook.asked[0].body)["blocks"][1]["text"]["text"]
-    assert "&lt;!channel&gt;" in text
-    assert "<!channel>" not in text
+    said = json.loads(hook.asked[0].body)
+    assert (said["mrkdwn"], "<" in said["text"]) == (False, False)
+    fields = said["blocks"][1]["fields"]
+    assert {one["type"] for one in fields} == {"plain_text"}
+    assert f"Resource: {evil}" in [one["text"] for one in fields]
+    assert "mrkdwn" not in json.dumps(said["blocks"])
 
 
 # Webhooks

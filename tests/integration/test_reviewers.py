@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -156,6 +157,32 @@ def test_only_owners_say_who_reviews(tenant: World, other_tenant: World) -> None
     assert Api().put(mine, {"permissions": ["approve.all"]}, key=owner).status_code == 422
     assert Api().delete(path, key=owner).status_code == 204
     assert Api().get("reviewer-groups", key=owner).json()["results"] == []
+
+
+def test_two_owners_who_change_one_group_overwrite_nobody(
+    tenant: World, run_in_threads: Callable[..., list[object]]
+) -> None:
+    put_group(tenant, "finance", tenant.member)
+    key = tenant.owner.key
+    shown = Api().get("reviewer-groups", key=key).json()["results"][0]
+    path = f"reviewer-groups/{shown['id']}"
+
+    def put(number: int) -> int:
+        people = [tenant.member.user_id, (tenant.admin, tenant.owner)[number].user_id]
+        body = {"person_ids": people, "edit_mark": shown["edit_mark"]}
+        return int(Api().put(path, body, key=key).status_code)
+
+    assert sorted(run_in_threads(2, put)) == [200, 409]
+    stale = Api().put(path, {"person_ids": [], "edit_mark": shown["edit_mark"]}, key=key)
+    assert refusal(stale) == (409, "stale_edit")
+    now = Api().get("reviewer-groups", key=key).json()["results"][0]
+    assert len(now["person_ids"]) == 2
+    body = {"person_ids": [], "edit_mark": now["edit_mark"]}
+    assert Api().put(path, body, key=key).json()["person_ids"] == []
+    # Without a mark, all at once: each is whole, and none fails.
+    same = {"person_ids": [tenant.member.user_id, tenant.admin.user_id]}
+    statuses = run_in_threads(4, lambda number: Api().put(path, same, key=key).status_code)
+    assert statuses == [200] * 4
 
 
 def test_who_leaves_is_no_reviewer_when_they_come_back(tenant: World) -> None:

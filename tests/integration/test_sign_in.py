@@ -273,6 +273,27 @@ def test_a_new_password_ends_other_sessions(tenant: World, address: str) -> None
     assert here.post(reverse("admin:password_change"), form).status_code == 302
     assert is_signed_in(here)
     assert not is_signed_in(there)
+    with reading(tenant.id):
+        entry = AuditEntry.objects.get(action="password.change")
+    assert (entry.actor, entry.object_id) == (f"user:{user.pk}", str(user.pk))
+    assert "horse" not in str(entry.after)
+
+
+def test_an_open_session_cannot_try_passwords_without_end(tenant: World, address: str) -> None:
+    user = give_password(tenant.owner)
+    client = Client(REMOTE_ADDR=address)
+    sign_in(client, user.username, address=address)
+    form = {"new_password1": "another-horse-42", "new_password2": "another-horse-42"}
+    url = reverse("admin:password_change")
+    for number in range(FREE):
+        wrong = client.post(url, form | {"old_password": f"guess {number}"})
+        assert "not right" in text_of(wrong)
+    locked = client.post(url, form | {"old_password": PASSWORD})
+    assert (locked.status_code, "Retry-After" in locked) == (429, True)
+    user.refresh_from_db()
+    assert user.check_password(PASSWORD)
+    with reading(tenant.id):
+        assert not AuditEntry.objects.filter(action="password.change").exists()
 
 
 # The second factor
@@ -450,10 +471,11 @@ def test_every_tenant_of_a_person_is_told(tenant: World, other_tenant: World, ad
 
 
 def test_a_lost_factor_is_reset_at_the_machine(tenant: World, address: str) -> None:
-    user, _, _, _ = start(tenant.owner, address)
+    user, proved, _, _ = start(tenant.owner, address)
     out = StringIO()
     call_command("reset_second_factor", user.username, stdout=out)
     assert user.username in out.getvalue()
+    assert not is_signed_in(proved), "the lost factor may have opened it"
     client = Client()
     assert sign_in(client, user.username, address=address)["Location"] == reverse("admin:index")
     with reading(tenant.id):
@@ -465,7 +487,19 @@ def test_a_lost_factor_is_reset_at_the_machine(tenant: World, address: str) -> N
         assert ended.value.code == 1
 
 
-@pytest.mark.parametrize("route", ["login", "login_code", "account"])
+def test_what_a_factor_opened_ends_with_it(tenant: World, address: str) -> None:
+    user, here, secret, codes = start(tenant.owner, address)
+    there = Client()
+    sign_in(there, user.username, address=address)
+    assert give_code(there, code_now(secret), address).status_code == 302
+    form = {"action": "remove", "password": PASSWORD, "code": codes[0]}
+    assert here.post(reverse("admin:account"), form).status_code == 302
+    assert is_signed_in(here)
+    assert "second_factor_at" not in here.session
+    assert not is_signed_in(there)
+
+
+@pytest.mark.parametrize("route", ["login", "login_code", "account", "password_change"])
 def test_forms_need_the_token_of_their_page(tenant: World, address: str, route: str) -> None:
     user = give_password(tenant.owner)
     client = Client(enforce_csrf_checks=True, REMOTE_ADDR=address)

@@ -127,10 +127,18 @@ def may_connect(address: Address, allowed: tuple[Network, ...]) -> bool:
     plain = _carried(address)
     if any(one in network for network in allowed for one in (address, plain)):
         return True
+    if isinstance(plain, ipaddress.IPv6Address) and any(plain in one for one in _NO_HOSTS):
+        return False
     return all(one.is_global and not one.is_multicast for one in (address, plain))
 
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_NO_HOSTS: Final = tuple(
+    ipaddress.IPv6Network(text)
+    # IPv4-compatible and -translated forms and local NAT64, old site-local addresses, SRv6 SIDs:
+    # none is a public host, and some carry an IPv4 address at a place of their own.
+    for text in ("::/8", "fec0::/10", "5f00::/16")
+)
 
 
 def _carried(address: Address) -> Address:

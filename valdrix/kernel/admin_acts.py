@@ -66,6 +66,21 @@ class ActForm(forms.Form):
         }
 
 
+class EditForm(ActForm):
+    """A form that carries the mark of what it showed."""
+
+    shown = forms.CharField(max_length=100, required=False, widget=forms.HiddenInput)
+
+    def given(self) -> dict[str, Any]:
+        """Return what was filled in; the mark is none of it."""
+        return {name: value for name, value in super().given().items() if name != "shown"}
+
+    @property
+    def mark(self) -> str | None:
+        """Return the mark, or None of a request that carries none."""
+        return str(self.cleaned_data.get("shown") or "") or None
+
+
 def _nothing(doing: Doing) -> dict[str, Any]:
     return {}
 

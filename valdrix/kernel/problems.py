@@ -84,6 +84,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "second_factor_enrolled": 409,
     "settlement_inconsistent": 409,
     "stale_approval": 409,
+    "stale_edit": 409,
     "tenant_exists": 409,
     "user_exists": 409,
     "workload_issuer_not_active": 409,
