@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from django.db import connection
@@ -44,20 +43,21 @@ def find_terms(tenant_id: uuid.UUID, approvals: Sequence[Approval]) -> dict[uuid
         approval.pk: build_terms(approval, {person_id for person_id, _ in asked[approval.pk]})
         for approval in approvals
     }
-    separate = {
-        approval_id: {use for _, use in asked[approval_id]}
-        for approval_id, own in terms.items()
-        if own.is_separate
-    }
-    hands = find_hands(tenant_id, {use for uses in separate.values() for use in uses})
-    for approval_id, uses in separate.items():
-        holders = frozenset(one for use in uses for one in hands[use])
-        terms[approval_id] = replace(terms[approval_id], holders=holders)
+    separate = [approval for approval in approvals if terms[approval.pk].is_separate]
+    hands = find_hands(tenant_id, {use for one in separate for _, use in asked[one.pk]})
+    for approval in separate:
+        holders = {one for _, use in asked[approval.pk] for one in hands[use]}
+        terms[approval.pk] = build_terms(approval, terms[approval.pk].requesters, holders)
     return terms
 
 
-def build_terms(approval: Approval, requesters: Collection[int]) -> Terms:
-    """Return whom an approval demands, as it was routed; who held its credentials is not among it."""
+def build_terms(
+    approval: Approval, requesters: Collection[int], holders: Collection[int] = ()
+) -> Terms:
+    """Return whom an approval demands, as it was routed when it was opened.
+
+    :param holders: who was shown the secret of a credential that asked.
+    """
     return Terms(
         environment=approval.environment,
         has_rule=approval.routing_rule_id is not None,
@@ -66,6 +66,7 @@ def build_terms(approval: Approval, requesters: Collection[int]) -> Terms:
         groups=tuple(approval.reviewer_groups_all),
         separate_requester=approval.separate_requester,
         requesters=frozenset({*requesters, approval.requester_person_id}),
+        holders=frozenset(holders),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -164,8 +163,8 @@ def _judge(
     people: Mapping[int, Person],
     hands: Mapping[Use, frozenset[int]],
 ) -> Bench:
-    holders = frozenset(person_id for use in waiting.uses for person_id in hands[use])
-    terms = replace(build_terms(waiting.approval, waiting.requesters), holders=holders)
+    holders = [person_id for use in waiting.uses for person_id in hands[use]]
+    terms = build_terms(waiting.approval, waiting.requesters, holders)
     given = keep_authorised(terms, waiting.reviews, people) if waiting.reviews else []
     return Bench(terms=terms, reviewer=reviewer, reviews=waiting.reviews, given=given)
 
