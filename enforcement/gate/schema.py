@@ -39,8 +39,7 @@ DECLARE
     tenant uuid := valdrix_current_tenant();
     moment timestamptz := p->>'now';
     locks bigint[] := p->>'locks';
-    claim jsonb;
-    taken integer[] := '{}';
+    taken integer[];
     change jsonb;
     policy json;
     charges json;
@@ -53,19 +52,26 @@ DECLARE
 BEGIN
     SELECT json_build_array(g.number, g.sha256, g.schema_version, g.canonical_json, g.forced_modes)
       INTO policy FROM governance_read_policy(tenant, moment, p->>'known') g;
-    FOR claim IN SELECT * FROM jsonb_array_elements(p->'claims') LOOP
+    -- The claims come sorted: whoever waits for another's key holds none that comes after it.
+    WITH claim AS (
+        SELECT (c->>0)::integer AS place, k.*
+          FROM jsonb_array_elements(p->'claims') AS c,
+               jsonb_to_record(c->1) AS k (source text, stored_key text, request_fingerprint text,
+                                           sent_sha256 text, decision_id uuid,
+                                           claimed_at timestamptz)
+    ), claimed AS (
         INSERT INTO enforcement_idempotency_key (tenant_id, source, stored_key,
             request_fingerprint, sent_sha256, decision_id, claimed_at)
-        VALUES (tenant, claim->1->>'source', claim->1->>'stored_key',
-            claim->1->>'request_fingerprint', claim->1->>'sent_sha256',
-            (claim->1->>'decision_id')::uuid, (claim->1->>'claimed_at')::timestamptz)
-        ON CONFLICT DO NOTHING;
-        IF NOT FOUND AND jsonb_array_length(p->'changes') = 1 THEN
-            RAISE EXCEPTION 'the key is taken' USING ERRCODE = 'VX006';
-        ELSIF NOT FOUND THEN
-            taken := taken || (claim->>0)::integer;
-        END IF;
-    END LOOP;
+        SELECT tenant, k.source, k.stored_key, k.request_fingerprint, k.sent_sha256,
+               k.decision_id, k.claimed_at
+          FROM claim k
+        ON CONFLICT DO NOTHING RETURNING decision_id
+    )
+    SELECT array_agg(k.place) INTO taken
+      FROM claim k WHERE k.decision_id NOT IN (SELECT c.decision_id FROM claimed c);
+    IF taken IS NOT NULL AND jsonb_array_length(p->'changes') = 1 THEN
+        RAISE EXCEPTION 'the key is taken' USING ERRCODE = 'VX006';
+    END IF;
     IF jsonb_array_length(p->'changes') = 1 THEN
         change := p->'changes'->0;
         SELECT json_agg(json_build_array(f.is_parent, f.id, f.family_id, f.held_usd::text,
@@ -99,7 +105,7 @@ BEGIN
                                          (p->>'month')::date) s;
         reads := reads || json_build_array(accounts, snapshot);
     END LOOP;
-    RETURN json_build_array(policy, charges, to_json(reads), to_json(taken));
+    RETURN json_build_array(policy, charges, to_json(reads), to_json(coalesce(taken, '{}')));
 END $$;
 """
 

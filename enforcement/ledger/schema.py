@@ -96,23 +96,27 @@ APPEND: Final = """
 CREATE OR REPLACE FUNCTION enforcement_append_ledger(p json) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    tenant uuid := valdrix_current_tenant();
     place bigint;
     previous bytea;
-    chained bytea;
     entry text;
     parts json;
+    entries text[] := '{}';
+    hashes bytea[];
 BEGIN
     SELECT h.sequence, h.entry_hash INTO place, previous FROM enforcement_lock_ledger_head() h;
+    hashes := ARRAY[previous];
     FOR parts IN SELECT * FROM json_array_elements(p) LOOP
         place := place + 1;
         -- What stands before an entry's sequence, and what behind it.
         entry := (parts ->> 0) || place || (parts ->> 1);
-        chained := sha256(previous || convert_to(entry, 'UTF8'));
-        INSERT INTO enforcement_ledger_entry (tenant_id, canonical, prev_hash, entry_hash)
-        VALUES (tenant, entry, previous, chained);
-        previous := chained;
+        previous := sha256(previous || convert_to(entry, 'UTF8'));
+        entries := entries || entry;
+        hashes := hashes || previous;
     END LOOP;
+    -- In their order: the trigger refuses one that does not continue the one before it.
+    INSERT INTO enforcement_ledger_entry (tenant_id, canonical, prev_hash, entry_hash)
+    SELECT valdrix_current_tenant(), e.canonical, hashes[e.number], hashes[e.number + 1]
+      FROM unnest(entries) WITH ORDINALITY AS e (canonical, number);
     RETURN place;
 END $$;
 """
