@@ -10,6 +10,7 @@ from billing.costs.models import (
     SubAccountProject,
 )
 from billing.plans.models import Subscription
+from billing.quotas.models import QuotaCount, QuotaReservation
 from billing.reservations.models import Charge, Reservation, ReservationLine, SettlementRecord
 
 __all__ = (
@@ -21,6 +22,8 @@ __all__ = (
     "CostIngestion",
     "CostUnit",
     "DailyCost",
+    "QuotaCount",
+    "QuotaReservation",
     "Reservation",
     "ReservationLine",
     "SettlementRecord",

@@ -16,6 +16,7 @@ from valdrix.openapi import DocsView, SchemaView
 urlpatterns = [
     path("api/v1/enforcement/", include("governance.api.urls")),
     path("api/v1/enforcement/", include("enforcement.api.urls")),
+    path("api/v1/billing/", include("billing.api.urls")),
     path(".well-known/jwks.json", KeySetView.as_view()),
     path("api/v1/telemetry/", include(build_urls([RequireRole(ADMIN), RequireWholeTenant]))),
     path("api/schema", SchemaView.as_view(), name="schema"),

@@ -7,8 +7,11 @@ from typing import Any, Final
 
 from governance.identity.domain import KEY_PREFIX, ROLES, SCOPES
 from governance.models import ApiKey, AuditEntry, Membership
+from valdrix.kernel import schemas
 from valdrix.kernel.http.times import to_text
 from valdrix.kernel.schemas import text_schema
+
+closed_object = schemas.closed_object
 
 _TIME: Final = {"type": "string", "format": "date-time"}
 _MAYBE_TIME: Final = {"type": ["string", "null"], "format": "date-time"}
@@ -20,16 +23,6 @@ _PROJECTS: Final = {
     "description": "The projects that the key is bound to; null means all of the tenant.",
 }
 _PERSON: Final = {"type": "integer", "description": "The person who answers for the key."}
-
-
-def closed_object(properties: dict[str, Any], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the JSON Schema of an object with these members and no others."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [name for name in properties if name not in optional],
-        "additionalProperties": False,
-    }
 
 
 def page_of(items: dict[str, Any]) -> dict[str, Any]:

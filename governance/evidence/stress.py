@@ -33,6 +33,12 @@ REQUIRED_ENDPOINTS: Final = (
     "/api/v1/enforcement/ledger?limit=50",
     "/api/v1/enforcement/exports/parity?limit=50",
 )
+LIMITING: Final = {
+    429: "the server's limits were measured; raise TENANT_API_PER_MINUTE"
+    " and ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP where it runs",
+    503: "the server shed load; give it more WEB_REQUESTS_AT_ONCE, or ask with fewer users",
+}
+"""Answers that say what a server may be asked, not what it can do."""
 _PLACES: Final = Decimal("0.0001")
 _MEMBERS: Final = frozenset(
     {
@@ -43,8 +49,8 @@ _MEMBERS: Final = frozenset(
 )  # fmt: skip
 _FLOOR_MEMBERS: Final = frozenset(
     {
-        "endpoint", "throughput_rps", "p95_response_time", "reads_throughput_rps",
-        "reads_p95_response_time", "reads_failed_requests", "reads_share_of_floor",
+        "endpoint", "throughput_rps", "p95_response_time", "failed_requests",
+        "reads_throughput_rps", "reads_p95_response_time", "reads_failed_requests", "reads_share_of_floor",
     }
 )  # fmt: skip
 
@@ -218,6 +224,7 @@ def _read_run(
     p95 = _verify_percentile(examination, pointer, histogram, 95)
     p99 = _verify_percentile(examination, pointer, histogram, 99)
     _verify_by_endpoint(examination, f"{pointer}/results/by_endpoint", endpoints, (total, failed))
+    _verify_statuses(examination, f"{pointer}/results", failed)
     throughput = _verify_throughput(examination, pointer, total)
     return RunFigures(total, failed, p95, p99, throughput)
 
@@ -283,6 +290,25 @@ def _verify_by_endpoint(
             examination.refuse(pointer, "mismatch", f"its {what} are {found}, the run's {expected}")
 
 
+def _verify_statuses(examination: Examination, pointer: str, failed: int | None) -> None:
+    """Check that each failure has its status, and that none is a limit's answer."""
+    pointer = f"{pointer}/failures_by_status"
+    if not failed and not examination.has(pointer):
+        return
+    total = 0
+    for index in range(len(examination.items(pointer, may_be_empty=not failed))):
+        status = examination.count(f"{pointer}/{index}/0")
+        count = examination.count(f"{pointer}/{index}/1")
+        total += count or 0
+        if status in LIMITING and count:
+            examination.refuse(
+                f"{pointer}/{index}",
+                "limited",
+                f"{count} answers were {status}: {LIMITING[status]}",
+            )
+    examination.same(pointer, total, failed, because="the failures of this run are")
+
+
 def _verify_throughput(examination: Examination, pointer: str, total: int | None) -> Decimal | None:
     elapsed = examination.number(f"{pointer}/results/elapsed_seconds")
     declared = examination.count("/duration_seconds") if examination.has("/duration_seconds") else 0
@@ -332,6 +358,11 @@ def _verify_floor(examination: Examination) -> None:
     for name, value in (("throughput_rps", floor), ("reads_throughput_rps", reads)):
         if value is not None and value <= 0:
             examination.refuse(f"/floor/{name}", "not_positive", "must be above 0")
+    if examination.has("/floor/failed_requests"):
+        examination.same(
+            "/floor/failed_requests", examination.count("/floor/failed_requests"), 0,
+            because="a view that does nothing, and is quoted, has failures:",
+        )  # fmt: skip
     examination.same(
         "/floor/reads_failed_requests", examination.count("/floor/reads_failed_requests"), 0,
         because="reads that are quoted have failures:",

@@ -19,6 +19,8 @@ from billing.models import (
     CostIngestion,
     CostUnit,
     DailyCost,
+    QuotaCount,
+    QuotaReservation,
     Reservation,
     ReservationLine,
     SettlementRecord,
@@ -410,6 +412,7 @@ def _plant_money(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) ->
         limit_usd=100,
         raised_at=now,
     )
+    _plant_quotas(tenant_id, now)
     charge = Charge.objects.create(
         id=new_id(),
         tenant_id=tenant_id,
@@ -462,6 +465,22 @@ def _plant_money(tenant_id: uuid.UUID, decision_id: uuid.UUID, now: datetime) ->
         settled_by="user:1",
         settled_at=now,
         result_json="{}",
+    )
+
+
+def _plant_quotas(tenant_id: uuid.UUID, now: datetime) -> None:
+    quota = {"tenant_id": tenant_id, "meter": "llm_tokens", "day": now.date()}
+    for holder in ("system", "tenant"):
+        QuotaCount.objects.create(**quota, holder=holder, reserved_units=10)
+    QuotaReservation.objects.create(
+        **quota,
+        id=new_id(),
+        holder="system",
+        principal_id="system:test",
+        provider="economy",
+        units=10,
+        reserved_at=now,
+        expires_at=now,
     )
 
 

@@ -79,6 +79,27 @@ def test_a_server_that_refuses_fails_the_preflight(tenant: World, tmp_path: Path
     assert any("/preflight/passed" in problem for problem in verify(path))
 
 
+def test_a_server_whose_limits_answer_was_not_measured(
+    tenant: World, tmp_path: Path, settings: Any
+) -> None:
+    settings.TENANT_API_PER_MINUTE = 60
+    path = tmp_path / "stress.json"
+    with serve_application() as address:
+        code, said = run(
+            "stress", "--output", str(path), "--base-url", address,
+            "--api-key", tenant.admin.key, "--rounds", "1", "--duration-seconds", "1",
+            "--concurrent-users", "2", "--max-error-rate-percent", "100",
+        )  # fmt: skip
+    assert code == 1, said
+    assert "answers were 429: the server's limits were measured" in said
+    assert "requests of the reads that it is compared with failed" in said
+    document = loads(path.read_bytes())
+    assert document["meets_targets"] is True, "by its thresholds alone it would pass"
+    terms = {"min_duration_seconds": 1, "min_concurrent_users": 2}
+    problems = verify(path, **terms, max_error_rate_percent=Decimal(100))
+    assert any("failures_by_status" in one and "429" in one for one in problems), problems
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

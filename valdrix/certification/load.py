@@ -49,11 +49,13 @@ class Tally:
     """What users saw.
 
     :ivar latencies: requests by their time in ticks.
+    :ivar statuses: failed requests by the answer's status; 0 where there was no answer.
     """
 
     latencies: Counter[int] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[int] = field(default_factory=Counter)
     elapsed_seconds: float = 0.0
 
     def add(self, other: Tally) -> None:
@@ -61,6 +63,7 @@ class Tally:
         self.latencies.update(other.latencies)
         self.requests.update(other.requests)
         self.failures.update(other.failures)
+        self.statuses.update(other.statuses)
         self.elapsed_seconds = max(self.elapsed_seconds, other.elapsed_seconds)
 
 
@@ -149,6 +152,7 @@ def run_users(
         Counter({int(ticks): count for ticks, count in said["latencies"].items()}),
         Counter(said["requests"]),
         Counter(said["failures"]),
+        Counter({int(status): count for status, count in said["statuses"].items()}),
         float(said["elapsed_seconds"]),
     )
 
@@ -191,13 +195,15 @@ def _ask_on(task: _Task, user: int, queue: multiprocessing.Queue[Tally]) -> None
         turn += 1
         try:
             status, _ = connection.ask(question, stamp + user + turn * 1000)
-            failed = status != 200
         except NoAnswer:
-            failed = True
+            status = 0
+        failed = status != 200
         ticks = -(-(time.monotonic() - now) // TICK_SECONDS)
         tally.latencies[int(ticks)] += 1
         tally.requests[question.name] += 1
         tally.failures[question.name] += failed
+        if failed:
+            tally.statuses[status] += 1
     tally.elapsed_seconds = time.monotonic() - began
     connection.close()
     queue.put(tally)
@@ -260,6 +266,7 @@ def _main() -> None:
         "latencies": dict(total.latencies),
         "requests": dict(total.requests),
         "failures": dict(total.failures),
+        "statuses": dict(total.statuses),
         "elapsed_seconds": total.elapsed_seconds,
     }
     sys.stdout.write(json.dumps(said))

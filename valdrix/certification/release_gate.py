@@ -111,6 +111,7 @@ class Floor:
 FLOORS: Final = (
     Floor("enforcement", "enforcement/", Decimal(95)),
     Floor("billing", "billing/", Decimal(90)),
+    Floor("billing quotas", "billing/quotas/", Decimal(90)),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any, Final
 from governance.evidence.stress import (
     ENDPOINTS,
     GATE,
+    LIMITING,
     PROFILE,
     RUNNER,
     RunFigures,
@@ -137,6 +139,7 @@ class _Floor:
             "endpoint": FLOOR_ENDPOINT,
             "throughput_rps": floor["throughput_rps"],
             "p95_response_time": floor["p95_response_time"],
+            "failed_requests": floor["failed_requests"],
             "reads_throughput_rps": reads["throughput_rps"],
             "reads_p95_response_time": reads["p95_response_time"],
             "reads_failed_requests": reads["failed_requests"],
@@ -166,6 +169,7 @@ def _results(tally: Tally) -> dict[str, Any]:
                 }
                 for name in sorted(tally.requests)
             ],
+            "failures_by_status": [list(one) for one in sorted(tally.statuses.items())],
         }
     }
 
@@ -208,6 +212,27 @@ def _document(order: StressOrder, captured: _Captured, captured_at: datetime) ->
         },
         "meets_targets": overall,
     }
+
+
+def find_distortions(document: dict[str, Any]) -> list[str]:
+    """Return what kept a capture from measuring the server itself, in words."""
+    found: Counter[int] = Counter()
+    for run in document["runs"]:
+        for status, count in run["results"]["failures_by_status"]:
+            found[status] += count
+    told = [
+        f"{found[status]} answers were {status}: {LIMITING[status]}"
+        for status in sorted(LIMITING)
+        if found[status]
+    ]
+    floor = document["floor"]
+    for name, what in (
+        ("failed_requests", "the view that does nothing"),
+        ("reads_failed_requests", "the reads that it is compared with"),
+    ):
+        if floor[name]:
+            told.append(f"{floor[name]} requests of {what} failed")
+    return told
 
 
 def _figures(results: dict[str, Any]) -> RunFigures:

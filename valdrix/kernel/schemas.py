@@ -54,3 +54,13 @@ def amount_schema(*, places: int = 4, is_signed: bool = True, **more: Any) -> di
         "maximum": _MOST,
         **more,
     }
+
+
+def closed_object(properties: dict[str, Any], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the JSON Schema of an object with these members and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }

@@ -356,6 +356,8 @@ ENFORCEMENT_GLOBAL_ABUSE_GUARD_ENABLED = _flag(
 ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP = _number(
     "ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP", default=120_000, minimum=60, maximum=10_000_000
 )
+# Metered use is switched off for everybody, whatever is left of anybody's day.
+METERED_USE_SUSPENDED = _flag("METERED_USE_SUSPENDED", default=False)
 # How many requests one process takes at once; gunicorn_conf sets the first by the threads there are.
 WEB_REQUESTS_AT_ONCE = _number("WEB_REQUESTS_AT_ONCE", default=64, minimum=2, maximum=10_000)
 WEB_OTHERS_AT_ONCE = _number(

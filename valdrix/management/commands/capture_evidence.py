@@ -22,7 +22,7 @@ from valdrix.certification.load import NoAnswer, Server
 from valdrix.certification.own_database import find_own_state, run_on_own_database
 from valdrix.certification.provenance import BUILDER, AttestationOrder, capture_attestation
 from valdrix.certification.scenarios import NothingRan, capture_failure_injection, to_json
-from valdrix.certification.stress import StressOrder, capture_stress
+from valdrix.certification.stress import StressOrder, capture_stress, find_distortions
 from valdrix.certification.telemetry.bench import running_bench
 from valdrix.certification.telemetry.calling import Place
 from valdrix.certification.tenant import CallRefused, open_furnished_tenant
@@ -138,7 +138,11 @@ class Command(BaseCommand):
             document = capture_stress(order, clock=_now, tell=self.stderr.write)
         except NoAnswer as error:
             raise CommandError(f"the load could not be made: {error}", returncode=1) from error
-        return _Captured(document, document["meets_targets"] and document["preflight"]["passed"])
+        distortions = find_distortions(document)
+        for told in distortions:
+            self.stderr.write(f"  {told}")
+        is_good = document["meets_targets"] and document["preflight"]["passed"]
+        return _Captured(document, is_good and not distortions)
 
     def _server(self, options: dict[str, Any]) -> tuple[str, str]:
         base_url, api_key = options["base_url"], options["api_key"]

@@ -107,6 +107,7 @@ def stress() -> dict[str, Any]:
             "endpoint": "/health/live",
             "throughput_rps": Decimal("2000.0000"),
             "p95_response_time": Decimal("0.008"),
+            "failed_requests": 0,
             "reads_throughput_rps": Decimal("500.0000"),
             "reads_p95_response_time": Decimal("0.03"),
             "reads_failed_requests": 0,
@@ -160,6 +161,7 @@ def _run(index: int, total: int) -> dict[str, Any]:
                 {"endpoint": endpoint, "requests": each, "failures": failed}
                 for endpoint, failed in zip(ENDPOINTS, failures, strict=True)
             ],
+            "failures_by_status": [[500, 1]],
         },
     }
 
