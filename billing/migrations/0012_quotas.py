@@ -7,7 +7,7 @@ from valdrix.kernel import isolation
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0010_pages"),
+        ("billing", "0011_holds_in_one_statement"),
     ]
 
     operations = [
