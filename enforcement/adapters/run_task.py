@@ -172,10 +172,10 @@ def build_verdict(call: RunTaskCall, response: dict[str, Any], *, base_url: str 
     decision: str = response["decision"]
     is_rehearsal = call.is_speculative or call.stage == PRE_PLAN
     will_ask = is_rehearsal and decision == "REQUIRE_APPROVAL"
-    summary: str = response["explanation"]["summary"]
-    message = f"{_LABELS[decision][0]}: {summary}"
+    message: str = response["explanation"]["summary"]  # It begins with the decision in words.
     if will_ask:
-        message = f"Applying this will need approval: {summary}"
+        why = message.removeprefix(f"{_LABELS[decision][0]}: ")
+        message = f"Applying this will need approval: {why}"
     url = _page_of(response, base_url)
     return Verdict(
         status=PASSED if decision in _GOES_AHEAD or will_ask else FAILED,

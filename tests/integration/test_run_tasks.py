@@ -414,6 +414,7 @@ def test_the_callback_says_what_was_decided_and_why(
     assert data["type"] == "task-results"
     assert data["attributes"]["status"] == "failed"
     assert data["attributes"]["message"].startswith("Denied: ")
+    assert data["attributes"]["message"].count("Denied") == 1
     assert data["attributes"]["url"] == f"{BASE_URL}/admin/enforcement/decision/{made.pk}/change/"
     (outcome,) = data["relationships"]["outcomes"]["data"]
     assert outcome["type"] == "task-result-outcomes"
@@ -445,7 +446,9 @@ def test_a_speculative_run_leaves_nothing_behind(
     assert "url" not in data["attributes"]
     assert data["attributes"]["status"] == ("failed" if monthly == "5000.00" else "passed")
     if monthly == "600.00":
-        assert "will need approval" in data["attributes"]["message"]
+        message = data["attributes"]["message"]
+        assert message.startswith("Applying this will need approval: ")
+        assert "Needs approval" not in message
 
 
 def test_before_the_plan_only_what_is_denied_fails(
