@@ -25,6 +25,7 @@ application = RefusingApplication(
         GuardedApplication(_django),
         most=settings.WEB_REQUESTS_AT_ONCE,
         most_others=settings.WEB_OTHERS_AT_ONCE,
+        most_of_one=settings.WEB_TENANT_AT_ONCE,
     ),
     limiter=limiter,
 )

@@ -13,10 +13,12 @@ from rest_framework.throttling import BaseThrottle
 from governance.identity.domain import Principal
 from valdrix.kernel.http.measuring import route_of
 from valdrix.kernel.http.refusing import RefusedBy, note_refusal
+from valdrix.kernel.http.shedding import RETRY_AFTER_SECONDS, hold_place
 from valdrix.kernel.metrics import GATE_SATURATION, RATE_LIMIT_REJECTIONS
 from valdrix.kernel.throttling.limiter import limiter
 from valdrix.kernel.throttling.windows import Limit
 
+IN_PROGRESS: Final = "tenant_in_progress"
 GATE_NAMESPACE: Final = "enforcement_gate"
 MINUTE_SECONDS: Final = 60.0
 
@@ -32,7 +34,15 @@ class Throttle(BaseThrottle):
         return self.take(request, principal)
 
     def take(self, request: Request, principal: Principal) -> bool:
-        """Take a token of each of a principal's limits, or of none, and tell whether it did."""
+        """Take a token of each of a principal's limits, or of none, and tell whether it did.
+
+        A tenant that has too much in progress in this process is refused before that.
+        """
+        django_request = request._request  # noqa: SLF001 - the framework's wrapper
+        if not hold_place(django_request, str(principal.tenant_id)):
+            RATE_LIMIT_REJECTIONS.labels(IN_PROGRESS).inc()
+            self._wait_seconds = RETRY_AFTER_SECONDS
+            return False
         limits = self.limits(principal)
         if not limits:
             return True
@@ -43,7 +53,6 @@ class Throttle(BaseThrottle):
             return True
         kind = limits[taken.refused][0]
         RATE_LIMIT_REJECTIONS.labels(kind).inc()
-        django_request = request._request  # noqa: SLF001 - the framework's wrapper
         asked = tuple(limit for _, limit in limits)
         note_refusal(django_request, RefusedBy(kind, asked, route_of(django_request)))
         self._wait_seconds = taken.wait_seconds

@@ -254,7 +254,7 @@ def running_empty(environment: Mapping[str, str]) -> Iterator[str]:
     port = free_port(0)
     command = (
         *(sys.executable, "-m", "gunicorn", "tests.benchmarks.flood:do_nothing"),
-        *(f"--bind=127.0.0.1:{port}", "--workers=2", "--threads=72", "--no-control-socket"),
+        *(f"--bind=127.0.0.1:{port}", "--workers=2", "--threads=82", "--no-control-socket"),
         *("--config=python:valdrix.gunicorn_conf",),
     )
     with _running(command, port, environment):

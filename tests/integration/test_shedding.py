@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 import pytest
 from django.core.wsgi import get_wsgi_application
 from django.db import connection
+from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from enforcement.models import Decision
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
 from valdrix.kernel.db import reading
-from valdrix.kernel.http.shedding import GATE_PATHS, SheddingApplication
+from valdrix.kernel.http.shedding import GATE_PATHS, PLACE, SheddingApplication
 from valdrix.kernel.metrics import REQUESTS_SHED
 
 GATE = f"{GATE_PATHS}terraform"
@@ -198,3 +200,61 @@ def test_others_are_refused_while_gates_are_still_decided(tenant: World) -> None
     assert (status, document["decision"]) == (200, "ALLOW")
     with reading(tenant.id):
         assert Decision.objects.filter(tenant_id=tenant.id).count() == 1
+
+
+def test_one_owner_never_has_all_places() -> None:
+    class Whose:
+        """An application that says whose each request is, as authentication does."""
+
+        def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+            place = environ[PLACE]
+            first = place.hold_for(environ["whose"])
+            assert place.hold_for(environ["whose"]) == first, "a request counts once"
+            start_response("200 OK" if first else "429 Too Many Requests", [])
+            return [b""]
+
+    application = SheddingApplication(Whose(), most=4, most_others=3, most_of_one=2)
+    answers = []
+
+    def ask(whose: str) -> int:
+        said: list[Any] = []
+        answer = application({"PATH_INFO": GATE, "whose": whose}, lambda *a: said.extend(a))
+        answers.append(answer)
+        return int(said[0][:3])
+
+    assert [ask("a") for _ in range(3)] == [200, 200, 429]
+    answers[2].close()  # type: ignore[attr-defined]
+    assert [ask("b") for _ in range(2)] == [200, 200]
+    for answer in answers:
+        answer.close()  # type: ignore[attr-defined]
+        answer.close()  # type: ignore[attr-defined]
+    assert [ask("b") for _ in range(3)] == [200, 200, 429]
+    assert not application._owners._held["a"]
+
+
+def test_a_tenant_with_too_much_in_progress_is_refused_and_another_is_not(
+    tenant: World, other_tenant: World
+) -> None:
+    """FI-005: whoever holds the places, by requests that take long, keeps nobody else out."""
+    application = SheddingApplication(get_wsgi_application(), most=4, most_others=3, most_of_one=1)
+    answers: list[Any] = []
+
+    def ask(world: World) -> tuple[int, dict[str, str], Any]:
+        said: list[Any] = []
+        environ = RequestFactory().get(
+            "/api/v1/enforcement/policies/schema",
+            HTTP_HOST="127.0.0.1",
+            HTTP_AUTHORIZATION=f"Bearer {world.key}",
+        )
+        answers.append(application(environ.environ, lambda *given: said.extend(given)))
+        return int(said[0][:3]), dict(said[1]), json.loads(b"".join(answers[-1]))
+
+    assert ask(tenant)[0] == 200, "it is still being sent"
+    # By a key that this process knows by now, and by one that it has to ask for.
+    for world in (tenant, replace(tenant, member=tenant.admin)):
+        status, headers, document = ask(world)
+        assert (status, document["code"], headers["Retry-After"]) == (429, "throttled", "1")
+        answers.pop().close()
+    assert ask(other_tenant)[0] == 200
+    answers[0].close()
+    assert ask(tenant)[0] == 200

@@ -300,6 +300,7 @@ def test_without_trust_no_header_is_believed(settings: Any) -> None:
         ("PUBLIC_URL", "valdrix.test"),
         ("WEB_REQUESTS_AT_ONCE", "1"),
         ("WEB_OTHERS_AT_ONCE", "64"),
+        ("WEB_TENANT_AT_ONCE", "0"),
     ],
 )
 def test_a_bad_setting_refuses_to_start_and_is_named(name: str, value: str) -> None:

@@ -176,7 +176,7 @@ class Run:
             "valdrix.wsgi:application",
             f"--bind={postmaster.HOST}:{self._port}",
             f"--workers={os.environ.get('WEB_CONCURRENCY', '2')}",
-            f"--threads={os.environ.get('WEB_THREADS', '72')}",
+            f"--threads={os.environ.get('WEB_THREADS', '82')}",
             "--timeout=60",
             "--graceful-timeout=5",
             "--config=python:valdrix.gunicorn_conf",

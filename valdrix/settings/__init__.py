@@ -370,6 +370,13 @@ if WEB_OTHERS_AT_ONCE >= WEB_REQUESTS_AT_ONCE:
     raise ImproperlyConfigured(
         "WEB_OTHERS_AT_ONCE must be below WEB_REQUESTS_AT_ONCE: the rest is kept for gates"
     )
+# And how many of them may be one tenant's, so that none keeps all others out.
+WEB_TENANT_AT_ONCE = _number(
+    "WEB_TENANT_AT_ONCE",
+    default=max(1, WEB_REQUESTS_AT_ONCE * 8 // 9),
+    minimum=1,
+    maximum=10_000,
+)
 # All machines count together in Redis; without one, the processes of each machine in a file.
 THROTTLE_REDIS_URL = env.str("REDIS_URL", default="")
 THROTTLE_DIRECTORY = Path(

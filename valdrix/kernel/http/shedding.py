@@ -5,13 +5,18 @@ Without a bound, requests that nobody waits for any more would fill every thread
 stand behind them until its own time is over. So a process takes a bounded number; beyond it the
 answer is 503 with ``Retry-After`` before anything was read, and costs no statement. Gates are taken
 when nothing else is any more: a process whose other requests are slow still decides.
+
+Nor does one tenant take all of the places: whoever authenticates a request says whose it is.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
+
+from django.http import HttpRequest
 
 from valdrix.kernel.http.problem_response import problem_response
 from valdrix.kernel.metrics import REQUESTS_SHED
@@ -24,6 +29,65 @@ GATE_PATHS: Final = "/api/v1/enforcement/gate/"
 _ALWAYS: Final = ("/health", "/metrics")
 """What says how the process is."""
 RETRY_AFTER_SECONDS: Final = 1
+PLACE: Final = "valdrix.place"
+"""Where a request's environment has its place."""
+
+
+def hold_place(request: HttpRequest, owner: str) -> bool:
+    """Say whose request it is, and tell whether it is not one too many of theirs."""
+    place = request.META.get(PLACE)
+    return place is None or place.hold_for(owner)
+
+
+class Owners:
+    """How many places each owner has, of which none has more than so many."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+
+    def take(self, owner: str) -> bool:
+        """Count one more of an owner, and tell whether it is not one too many."""
+        with self._lock:
+            if self._held[owner] >= self._most:
+                return False
+            self._held[owner] += 1
+            return True
+
+    def give_back(self, owner: str) -> None:
+        """Count one less of an owner; who has none is forgotten."""
+        with self._lock:
+            self._held[owner] -= 1
+            if not self._held[owner]:
+                del self._held[owner]
+
+
+class Place:
+    """One request's place: given back once, together with what its owner had of it."""
+
+    __slots__ = ("_number", "_owner", "_owners", "_places")
+
+    def __init__(self, number: int, places: deque[int], owners: Owners) -> None:
+        self._number: int | None = number
+        self._places = places
+        self._owners = owners
+        self._owner: str | None = None
+
+    def hold_for(self, owner: str) -> bool:
+        """Say whose it is, once, and tell whether it is not one too many of theirs."""
+        if self._owner is None and self._owners.take(owner):
+            self._owner = owner
+        return self._owner is not None
+
+    def give_back(self) -> None:
+        """Give the place back; another time does nothing."""
+        number, self._number = self._number, None
+        if number is None:
+            return
+        if self._owner is not None:
+            self._owners.give_back(self._owner)
+        self._places.append(number)
 
 
 class SheddingApplication:
@@ -31,14 +95,23 @@ class SheddingApplication:
 
     :param most: requests in progress, gates included.
     :param most_others: requests in progress from which on only gates are taken.
+    :param most_of_one: requests in progress of one owner; all of them without it.
     """
 
-    def __init__(self, application: Application, *, most: int, most_others: int) -> None:
+    def __init__(
+        self,
+        application: Application,
+        *,
+        most: int,
+        most_others: int,
+        most_of_one: int | None = None,
+    ) -> None:
         self._application = application
         # Taking and giving back are one step each in the interpreter: no lock, and no count that
         # two threads could both find free.
         self._places = deque(range(most))
         self._kept_for_gates = most - most_others
+        self._owners = Owners(most if most_of_one is None else most_of_one)
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -51,29 +124,30 @@ class SheddingApplication:
         place = self._take(kind)
         if place is None:
             return _refuse(kind, start_response)
+        environ[PLACE] = place
         try:
             answer = self._application(environ, start_response)
         except BaseException:
-            self._places.append(place)
+            place.give_back()
             raise
-        return _Answer(answer, self._places, place)
+        return _Answer(answer, place)
 
-    def _take(self, kind: str) -> int | None:
+    def _take(self, kind: str) -> Place | None:
         if kind == OTHER and len(self._places) <= self._kept_for_gates:
             return None
         try:
-            return self._places.pop()
+            number = self._places.pop()
         except IndexError:
             return None
+        return Place(number, self._places, self._owners)
 
 
 class _Answer:
     """A response that gives its place back when it has been sent, or the client has gone."""
 
-    def __init__(self, answer: Iterable[bytes], places: deque[int], place: int) -> None:
+    def __init__(self, answer: Iterable[bytes], place: Place) -> None:
         self._answer = answer
-        self._places = places
-        self._place: int | None = place
+        self._place = place
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._answer)
@@ -85,9 +159,7 @@ class _Answer:
             if close is not None:
                 close()
         finally:
-            place, self._place = self._place, None
-            if place is not None:
-                self._places.append(place)
+            self._place.give_back()
 
 
 def _refuse(kind: str, start_response: Callable[..., Any]) -> Iterable[bytes]:
