@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 from typing_extensions import override
 
 from valdrix.kernel.problems import CONTENT_TYPE, STATUS_BY_CODE
+from valdrix.openapi_links import describe_links
 
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
@@ -136,6 +137,7 @@ def document_problems(schema: dict[str, Any]) -> dict[str, Any]:
         for operation in path.values():
             operation["responses"].setdefault("default", {"$ref": "#/components/responses/Refused"})
             _demand_body(operation)
+    describe_links(schema)
     return schema
 
 

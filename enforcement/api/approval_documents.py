@@ -93,6 +93,10 @@ _MARK: Final = text_schema(
 REASON_SCHEMA: Final = closed_object(
     {"reason": prose_schema(), "review_mark": _MARK}, optional=("reason", "review_mark")
 )
+DENIAL_SCHEMA: Final = closed_object(
+    {"reason": prose_schema(), "review_mark": _MARK}, optional=("review_mark",)
+)
+"""As :data:`REASON_SCHEMA`; nobody is refused without a reason."""
 VERDICT_SCHEMA: Final = closed_object(
     {
         "reason": prose_schema(),

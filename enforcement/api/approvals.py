@@ -18,6 +18,7 @@ from enforcement.api.approval_documents import (
     CLAIM_SCHEMA,
     CONSUME_SCHEMA,
     CONSUMED_SCHEMA,
+    DENIAL_SCHEMA,
     LISTED_SCHEMA,
     OUTCOME_SCHEMA,
     REASON_SCHEMA,
@@ -162,7 +163,7 @@ class DenyView(_ApprovalView):
     @extend_schema(
         operation_id="deny",
         tags=_TAGS,
-        request={_JSON: REASON_SCHEMA},
+        request={_JSON: DENIAL_SCHEMA},
         responses={200: OUTCOME_SCHEMA},
     )
     def post(self, request: Request, approval_id: uuid.UUID) -> Response:

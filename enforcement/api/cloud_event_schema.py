@@ -61,6 +61,10 @@ EVENT_SCHEMA: Final[_Schema] = {
         },
         {"required": ["projectid"], "properties": {"projectid": {"type": "string"}}},
     ],
+    "not": {
+        "required": ["data", "data_base64"],
+        "properties": {"data_base64": {"type": "string"}},
+    },
     "properties": {
         "id": _text("Names the event within its source.", is_optional=False),
         "source": _text(
@@ -85,6 +89,7 @@ EVENT_SCHEMA: Final[_Schema] = {
         "data_base64": {
             "type": ["string", "null"],
             "contentEncoding": "base64",
+            "pattern": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
             "description": "The data where they are no JSON; never beside `data`.",
         },
         "expectedrequestfingerprint": _text("409 when the event asks something else."),
