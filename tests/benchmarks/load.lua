@@ -1,7 +1,8 @@
 -- What wrk sends, and what it says afterwards: one line of JSON behind the word RESULT.
 -- The environment says what: BENCH_KEYS (file, an API key a line: one is taken at random for each
 -- request), BENCH_BODY (file; @N@ becomes a number that no other request has), BENCH_PREFIX (in
--- front of that number), BENCH_DELAY_MS (mean of the exponential pause before each request).
+-- front of that number), BENCH_KEYED (whether the number is the idempotency key's, too), BENCH_DELAY_MS
+-- (mean of the exponential pause before each request).
 local keys, body, method, path = {}, nil, os.getenv("BENCH_METHOD"), os.getenv("BENCH_PATH")
 local prefix, mean = os.getenv("BENCH_PREFIX"), tonumber(os.getenv("BENCH_DELAY_MS") or "0")
 local sent, head, tail = 0, nil, nil
@@ -25,7 +26,7 @@ function request()
   }
   if not body then return wrk.format(method, path, headers) end
   local number = prefix .. sent
-  headers["Idempotency-Key"] = "bench-" .. number
+  if os.getenv("BENCH_KEYED") == "yes" then headers["Idempotency-Key"] = "bench-" .. number end
   return wrk.format(method, path, headers, (body:gsub("@N@", number)))
 end
 

@@ -88,7 +88,10 @@ def measure(
 
 @dataclass(frozen=True)
 class Load:
-    """Requests of one kind. ``body_file`` may hold @N@, which is never the same twice."""
+    """Requests of one kind. ``body_file`` may hold @N@, which is never the same twice.
+
+    :ivar is_keyed: each request carries an idempotency key of its own.
+    """
 
     base_url: str
     path: str
@@ -97,6 +100,7 @@ class Load:
     method: str = "POST"
     clients: int = 10
     delay_ms: float = 0
+    is_keyed: bool = True
 
     def run(self, seconds: float) -> Reading:
         """Send for some seconds and return what came of it.
@@ -105,7 +109,8 @@ class Load:
         """
         figures = self.send(seconds)
         if figures["bad_status"] or figures["broken"]:
-            raise NotMeasured(f"{self.path}: {figures}")
+            counts = {name: figures[name] for name in ("requests", "bad_status", "broken")}
+            raise NotMeasured(f"{self.path}: {counts}")
         return Reading(
             figures["requests"] / figures["seconds"], figures["p50_ms"], figures["p99_ms"]
         )
@@ -121,6 +126,7 @@ class Load:
             "BENCH_PATH": self.path,
             "BENCH_PREFIX": f"{os.urandom(6).hex()}-",
             "BENCH_DELAY_MS": str(self.delay_ms),
+            "BENCH_KEYED": "yes" if self.is_keyed else "no",
         }
         if self.body_file is not None:
             told["BENCH_BODY"] = str(self.body_file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -13,12 +13,13 @@ from tests.benchmarks.floors import Floors, build_floors
 from tests.benchmarks.measuring import Case, Load, Series, measure
 from tests.benchmarks.stack import Stack
 from tests.benchmarks.world import Tenants, create_tenants
-from tests.client import Api
 from tests.factories.tenants import World
 from valdrix.embedded.places import project_directory
 
 GATE: Final = "/api/v1/enforcement/gate/terraform"
 PREFLIGHT: Final = f"{GATE}/preflight"
+ADMISSION: Final = "/api/v1/enforcement/gate/k8s/admission/review"
+BATCH: Final = "/api/v1/enforcement/gate/batch"
 EMPTY: Final = "/bench/empty"
 READS: Final = {
     "policies": "policies",
@@ -27,8 +28,9 @@ READS: Final = {
     "approvals": "approvals/queue",
     "decisions": "decisions",
     "ledger": "ledger?limit=50",
+    "parity": "exports/parity?limit=50",
 }
-"""Endpoints that people and pages read; those that do not exist yet are left out."""
+"""Endpoints that people and pages read."""
 
 HALF_LOAD_CLIENTS: Final = 32
 _PREFIX: Final = "/api/v1/enforcement/"
@@ -104,15 +106,18 @@ def endpoints(bench: Bench, say: Say) -> dict[str, Series]:
     demo = project_directory() / "valdrix" / "demo"
     estimate = orjson.loads((demo / "estimate.json").read_bytes())
     preflight = bench.load(PREFLIGHT, clients=10, body=world.preflight_body(estimate))
+    review = bench.load(ADMISSION, clients=10, body=world.review_body())
+    batch = bench.load(BATCH, clients=10, body=world.batch_body())
     cases = [
         _web(bench, 10),
         Case("preflight", "preflight with an Infracost document", preflight.run),
+        Case("admission", "admission review of a Deployment", review.run),
+        Case("batch", f"gate/batch of {world.BATCH}", replace(batch, is_keyed=False).run),
     ]
     keys = bench.stack.keys_file("owner", [bench.tenants.hot.owner.key])
     for name, path in READS.items():
         load = Load(bench.stack.base_url, _PREFIX + path, keys, method="GET", clients=10)
-        if is_served(load):
-            cases.append(Case(f"read_{name}", f"GET {path}", load.run))
+        cases.append(Case(f"read_{name}", f"GET {path}", load.run))
     return measure(cases, rounds=bench.effort.rounds, seconds=bench.effort.seconds, say=say)
 
 
@@ -135,11 +140,6 @@ def half_load(bench: Bench, say: Say) -> dict[str, Series]:
         _gate(bench, 10, many=False),
     ]
     return measure(cases, rounds=bench.effort.rounds, seconds=bench.effort.seconds, say=say)
-
-
-def is_served(load: Load) -> bool:
-    """Tell whether a route exists in this release."""
-    return bool(Api().get(load.path).status_code != 404)
 
 
 def _web(bench: Bench, clients: int) -> Case:

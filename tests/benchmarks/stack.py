@@ -92,6 +92,8 @@ def _environment(server: EmbeddedPostgres) -> dict[str, str]:
         **server.environment(),
         "DJANGO_SETTINGS_MODULE": SETTINGS,
         "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
+        "ENFORCEMENT_EXPORT_SIGNING_KEY": secrets.token_urlsafe(32),
+        "ENFORCEMENT_EXPORT_SIGNING_KID": "benchmark",
         # A load is meant to reach the gate, not its limits.
         "ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP": "100000",
         "ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP": "10000000",

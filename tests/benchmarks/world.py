@@ -15,11 +15,13 @@ from tests.benchmarks.policies import SECTIONS
 from tests.client import Api
 from tests.factories.headroom import PROJECT, Shop
 from tests.factories.tenants import World, create_world
+from tests.kubernetes import MONTHLY, a_review, an_object
 from tests.preflight import build_preflight
 from valdrix.kernel.db import transaction
 from valdrix.kernel.ids import new_id
 
 COST_DAYS = 30
+BATCH = 20
 
 GATE_BODY: dict[str, Any] = {
     "project_id": PROJECT,
@@ -48,7 +50,7 @@ def create_tenants(count: int) -> Tenants:
 def create_tenant() -> World:
     """Commit one tenant that allows what the benchmark asks, from its budgets."""
     world = create_world()
-    shop = Shop(world, **SECTIONS)
+    shop = Shop(world, **SECTIONS, k8s={"trust_object_annotations": True})
     shop.budget("500000000.00")
     shop.budget("400000000.00", environment="nonprod")
     today = datetime.now(UTC).date()
@@ -79,6 +81,23 @@ def preflight_body(estimate: dict[str, Any]) -> str:
         cost_estimate={"format": "infracost", "document": estimate},
     )
     return orjson.dumps(body).decode()
+
+
+def batch_body() -> str:
+    """Return the body of a batch of gates, each with a key and a change of its own."""
+    items = [
+        orjson.loads(gate_body().replace("@N@", f"@N@-{place}"))
+        | {"idempotency_key": f"bench-@N@-{place}"}
+        for place in range(BATCH)
+    ]
+    return orjson.dumps({"items": items}).decode()
+
+
+def review_body() -> str:
+    """Return what an API server sends about a new Deployment, each with a uid of its own."""
+    placed = {"valdrix.io/project": PROJECT, "valdrix.io/environment": "dev", MONTHLY: "0.5000"}
+    thing = an_object(name="web-@N@", annotations=placed)
+    return orjson.dumps(a_review(thing, uid="@N@", name="web-@N@")).decode()
 
 
 def ask_once(world: World) -> str:
