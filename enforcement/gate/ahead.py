@@ -19,7 +19,7 @@ from billing.accounts.domain import EXPOSURE, month_of
 from billing.accounts.locking import AccountScope
 from billing.reservations import queries as charges
 from billing.reservations.domain import Change
-from enforcement.gate import snapshot
+from enforcement.gate import retrying, snapshot, spending
 from enforcement.gate.ask import Ask
 from enforcement.gate.decision import Outcome
 from enforcement.gate.inputs import GateInput, normalise, sent_sha256
@@ -61,12 +61,14 @@ class Ahead:
     """What was read ahead; None where a step has to ask by itself.
 
     :ivar at: the moment for which the accounts were chosen.
+    :ivar is_without_past: no answer is kept and no approval given for what is asked.
     """
 
     charges: Rows | None = None
     accounts: Rows | None = None
     snapshot: tuple[Any, ...] | None = None
     at: datetime | None = None
+    is_without_past: bool = False
 
     @property
     def account_ids(self) -> list[uuid.UUID]:
@@ -127,11 +129,11 @@ _BEGIN: Final = "SELECT enforcement_gate_begin(%s::jsonb)"
 def question_ahead(ask: Ask) -> Question | None:
     """Return the question under the policy that this process saw last, to be checked soon after.
 
-    None where nothing was seen yet, for a retry that is found by what it asks, and where the
-    fingerprints do not agree: whose fault that is, only the policy in force can tell.
+    None where nothing was seen yet, and where the fingerprints do not agree: whose fault that is,
+    only the policy in force can tell.
     """
     known = last_known.find(ask.tenant_id)
-    if known is None or ask.request.retry_seconds is not None:
+    if known is None:
         return None
     try:
         return put_question(ask, known)
@@ -190,12 +192,14 @@ def build_call(questions: Sequence[Question], now: datetime) -> Call:
     first = questions[0]
     claims = [(place, one.claim) for place, one in enumerate(questions) if one.claim is not None]
     changes = [one.change for one in questions]
+    described = [_describe(one, now) for one in questions]
     document = {
         "now": now,
         "known": first.governing.sha256,
         "claims": sorted(claims, key=lambda one: (one[1].source, one[1].stored_key)),
         "locks": charges.lock_literal(changes),
-        "changes": [charges.describe(change) for change in changes],
+        "changes": described,
+        "looks_back": any("retry" in one or "spends" in one for one in described),
         "parent": first.gate_input.parent_decision_id,
         "scopes": [
             {"project": project, "environment": environment, "team": team}
@@ -206,12 +210,27 @@ def build_call(questions: Sequence[Question], now: datetime) -> Call:
     return _BEGIN, msgspec.json.encode(document).decode()
 
 
+def _describe(question: Question, now: datetime) -> dict[str, Any]:
+    """Return a question's change, and what of the past would have it decided step by step."""
+    ask, gate_input = question.ask, question.gate_input
+    described = charges.describe(question.change)
+    retry = retrying.describe(
+        ask.request, request_fingerprint=gate_input.request_fingerprint, now=now
+    )
+    spends = None
+    if ask.may_spend_approval and not question.change.is_shadow:
+        spends = spending.describe(gate_input)
+    past = {"retry": retry, "spends": spends}
+    return described | {name: value for name, value in past.items() if value is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Begun:
     """What came back from the call that began one or more evaluations.
 
     :ivar charged: places of the questions, of several, whose change has a charge already.
-    :ivar taken: places of those, of several, whose key was used before.
+    :ivar taken: places of those, of several, whose key was used before, and of those that the past
+        has decided step by step.
     """
 
     governing: GoverningPolicy
@@ -231,6 +250,7 @@ def take(questions: Sequence[Question], now: datetime, answer: Sequence[Any]) ->
             accounts=snapshot.take_accounts(accounts),
             snapshot=tuple(read),
             at=now,
+            is_without_past=True,
         )
         for name, (accounts, read) in zip(_scope_names(questions), scopes, strict=True)
     }

@@ -45,7 +45,7 @@ from enforcement.gate.decision import (
     is_spending,
 )
 from enforcement.gate.inputs import K8S_ADMISSION, normalise
-from enforcement.gate.joint import Alone, KeyTaken, Lines, Waiting
+from enforcement.gate.joint import Alone, Lines, StepByStep, Waiting
 from enforcement.gate.lastknown import last_known
 from enforcement.gate.observing import observe
 from enforcement.gate.recording import Made, record_decision
@@ -66,7 +66,7 @@ from enforcement.gate.sharing import (
 )
 from enforcement.gate.snapshot import read_snapshot
 from enforcement.gate.spending import find_given, lock_given, spend_given
-from enforcement.idempotency.operations import KEY_TAKEN, claim_key
+from enforcement.idempotency.operations import claim_key
 from governance.approvals.operations import ApprovalOrder, OpenedApproval, open_approval
 from governance.policies.governing import GoverningPolicy
 from governance.policies.queries import read_governing_policy
@@ -95,6 +95,8 @@ _RECORDING_MS: Final = 600
 _GRACE_MS: Final = 250
 """The server's own time-outs come first: they leave a connection that can be used again."""
 
+_STEP_BY_STEP: Final = "VX006"
+"""SQLSTATE of a call that begins an evaluation and finds that it cannot be made in one go."""
 
 _LINES: Final = Lines()
 
@@ -150,7 +152,7 @@ def _evaluate_once(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]
     if question is not None:
         try:
             return _settle_in_line(question, budget, timer)
-        except KeyTaken:
+        except StepByStep:
             timer.check()
     with transaction(ask.tenant_id, limits=budget.limits()):
         question = _read_question(ask)
@@ -163,7 +165,7 @@ def _evaluate_once(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]
 def _settle_in_line(question: Question, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
     """Settle a question with those of its tenant that wait, or alone where it has to be.
 
-    :raises KeyTaken: when there was nothing to claim.
+    :raises StepByStep: when its key was claimed before, or the past has an answer or an approval.
     """
     try:
         return _LINES.settle(Waiting(question, budget, timer), _settle)
@@ -175,7 +177,8 @@ def _settle_in_line(question: Question, budget: TimeBudget, timer: Timer) -> dic
 def _evaluate_ahead(question: Question, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
     """Evaluate in two round trips: claim, lock and read in the one, write and commit in the other.
 
-    :raises KeyTaken: when there was nothing to claim; nothing was locked or read then.
+    :raises StepByStep: when its key was claimed before, or the past has an answer or an approval;
+        nothing is locked any more then.
     """
     ask = question.ask
     now = ask.clock()
@@ -189,8 +192,8 @@ def _evaluate_ahead(question: Question, budget: TimeBudget, timer: Timer) -> dic
                 raise _PolicyMoved
             return _decide_and_record(question, timer, begun.reads.of(question), together)
     except DatabaseError as error:
-        if sqlstate_of(error) == KEY_TAKEN:
-            raise KeyTaken from error
+        if sqlstate_of(error) == _STEP_BY_STEP:
+            raise StepByStep from error
         refuse_lock(error)
         refuse_contended(error)
         raise
@@ -226,9 +229,9 @@ def _decide(question: Question, read: Ahead) -> Decided:
     account_ids = lock_accounts(question.scope, now=now, rows=read.accounts)
     if read.account_ids != account_ids:
         # The locks were taken once more, and what was read before that may have changed since.
-        read = replace(read, snapshot=None)
+        read = replace(read, snapshot=None, is_without_past=False)
     given = None
-    if ask.may_spend_approval and not sharers.change.is_shadow:
+    if ask.may_spend_approval and not sharers.change.is_shadow and not read.is_without_past:
         given = lock_given(ask.tenant_id, question.gate_input, now=ask.clock())
     context = _read_context(question, Locked(sharers, account_ids, given), read)
     return Decided(sharers, context, decide(context, question.governing.policy))

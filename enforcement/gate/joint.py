@@ -24,8 +24,8 @@ class Alone(Exception):
     """A question is to be evaluated in a transaction of its own."""
 
 
-class KeyTaken(Exception):
-    """An idempotency key was claimed before; whose request it names is read in another way."""
+class StepByStep(Exception):
+    """A key was claimed before, or the past has an answer or an approval: go on step by step."""
 
 
 @dataclass(eq=False, slots=True)
@@ -65,12 +65,9 @@ class Waiting:
     def can_be_joined(self) -> bool:
         """Tell whether it needs no lock but of its key, its change and the accounts.
 
-        An earlier decision that it names has a charge of its own, and an approval that it may
-        spend is locked behind the accounts.
+        An earlier decision that it names has a charge of its own.
         """
-        question = self.question
-        names_parent = question.gate_input.parent_decision_id is not None
-        return not names_parent and not question.ask.may_spend_approval
+        return self.question.gate_input.parent_decision_id is None
 
     def result(self) -> dict[str, Any]:
         """Return the response.
@@ -146,7 +143,7 @@ class Lines:
             for one in dismissed:
                 line.remove(one)
         for one in dismissed:
-            one.error = KeyTaken()
+            one.error = StepByStep()
             one.called.set()
 
     def _call_next(self, name: Hashable) -> None:

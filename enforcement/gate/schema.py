@@ -6,6 +6,9 @@ from typing import Final
 
 from django.db.migrations import RunSQL
 
+from enforcement.gate.retrying import RETRIED
+from enforcement.gate.spending import GIVEN
+
 # Amounts travel as text: a JSON number would become a float on the way.
 SNAPSHOT: Final = """
 CREATE FUNCTION enforcement_gate_snapshot(p_tenant uuid, p_project text, p_accounts uuid[],
@@ -29,6 +32,16 @@ BEGIN
 END $$;
 """
 
+
+# What is decided step by step: a retry whose answer is kept, and what an approval lets go ahead.
+LOOK_BACK: Final = f"""
+CREATE OR REPLACE FUNCTION enforcement_looks_back(p_tenant uuid, p_change jsonb, p_now timestamptz)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (p_change ? 'retry' AND EXISTS ({RETRIED}))
+        OR (p_change ? 'spends' AND EXISTS ({GIVEN}));
+END $$;
+"""
 
 # Everything up to the decision in one call. Each statement in it sees what was committed before it
 # began, so that what is read last is read behind the locks.
@@ -105,6 +118,14 @@ BEGIN
                                          (p->>'month')::date) s;
         reads := reads || json_build_array(accounts, snapshot);
     END LOOP;
+    IF (p->>'looks_back')::boolean THEN
+        SELECT taken || array_agg((listed.place - 1)::integer) INTO taken
+          FROM jsonb_array_elements(p->'changes') WITH ORDINALITY AS listed (c, place)
+         WHERE enforcement_looks_back(tenant, listed.c, moment);
+        IF taken IS NOT NULL AND jsonb_array_length(p->'changes') = 1 THEN
+            RAISE EXCEPTION 'there is an answer or an approval' USING ERRCODE = 'VX006';
+        END IF;
+    END IF;
     RETURN json_build_array(policy, charges, to_json(reads), to_json(coalesce(taken, '{}')));
 END $$;
 """
@@ -117,4 +138,7 @@ def create_gate_functions() -> RunSQL:
 
 def create_begin_function() -> RunSQL:
     """Return the operation that creates the call which begins a gate, with the caller's rights."""
-    return RunSQL(BEGIN, "DROP FUNCTION enforcement_gate_begin;")
+    return RunSQL(
+        LOOK_BACK + BEGIN,
+        "DROP FUNCTION enforcement_gate_begin; DROP FUNCTION enforcement_looks_back;",
+    )

@@ -20,7 +20,7 @@ from enforcement.gate import ahead
 from enforcement.gate.ahead import Ahead, Question, Reads
 from enforcement.gate.ask import OutOfTime, TimeBudget, Timer
 from enforcement.gate.decision import GateContext, GivenApproval, Outcome
-from enforcement.gate.joint import Alone, KeyTaken, Waiting
+from enforcement.gate.joint import Alone, StepByStep, Waiting
 from enforcement.gate.lastknown import last_known
 from enforcement.gate.sharing import Sharers
 from valdrix.kernel.db import Together, is_database_down, transaction_together
@@ -122,7 +122,7 @@ def _settle_jointly(batch: list[Waiting], steps: Steps) -> None:
             if not is_current or not begun.reads.is_whole:
                 raise _Apart(batch)
             if begun.taken:
-                raise _Apart([batch[place] for place in begun.taken], KeyTaken)
+                raise _Apart([batch[place] for place in begun.taken], StepByStep)
             if begun.charged:
                 raise _Apart([batch[place] for place in begun.charged])
             responses = _decide_each(batch, begun.reads, now=now, steps=steps, together=together)

@@ -23,10 +23,6 @@ SELECT k.request_fingerprint, k.sent_sha256, d.response_json
 """
 
 
-KEY_TAKEN = "VX006"
-"""SQLSTATE of a claim that was sent together with other statements and found its key taken."""
-
-
 class IdempotencyKeyReused(Refused):
     """The key already names an attempt with another request."""
 

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from django.db import connection
 
 from enforcement.adapters.terraform import to_gate_request
 from enforcement.gate import evaluate
 from enforcement.gate.ask import Ask, OutOfTime, TimeBudget, Timer
-from enforcement.gate.joint import Alone, KeyTaken, Waiting
+from enforcement.gate.inputs import K8S_ADMISSION
+from enforcement.gate.joint import Alone, StepByStep, Waiting
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
 from tests.storms.books import check_books, replay
+from valdrix.kernel.canonical import sha256_hex
 from valdrix.kernel.db import reading
 from valdrix.kernel.ids import new_id
 
@@ -33,6 +36,7 @@ def shop(tenant: World) -> Shop:
 def ask(shop: Shop, amount: str, key: str, **members: Any) -> Waiting:
     """Return a question as it stands in a line."""
     decision_id = members.pop("decision_id", None) or new_id()
+    as_review = members.pop("as_review", {})
     body = {
         "project_id": "shop",
         "environment": "dev",
@@ -45,15 +49,27 @@ def ask(shop: Shop, amount: str, key: str, **members: Any) -> Waiting:
     asked = Ask(
         tenant_id=shop.world.id,
         person_id=person.user_id,
-        request=request,
+        request=msgspec.structs.replace(request, **as_review),
         decision_id=decision_id,
         charge_id=new_id(),
         approval_id=new_id(),
         clock=lambda: datetime.now(UTC),
+        may_spend_approval=bool(as_review),
     )
     question = evaluate.question_ahead(asked)
     assert question is not None
     return Waiting(question, BUDGET, Timer(BUDGET))
+
+
+def review(shop: Shop, amount: str, name: str) -> Waiting:
+    """Return what an admission review of an object asks."""
+    facts = {
+        "source": K8S_ADMISSION,
+        "change_digest": sha256_hex(name),
+        "change_digest_is_computed": True,
+        "retry_seconds": 60,
+    }
+    return ask(shop, amount, f"retry of {name}", resource_reference=name, as_review=facts)
 
 
 def decisions(batch: Sequence[Waiting]) -> list[str]:
@@ -168,7 +184,7 @@ def test_questions_about_different_projects_share_locks_and_commit(shop: Shop) -
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [("key taken", KeyTaken), ("run shared", Alone), ("approval", Alone)],
+    [("key taken", StepByStep), ("run shared", Alone), ("approval", Alone)],
 )
 def test_what_cannot_be_joint_is_left_out_and_the_others_are_settled_together(
     shop: Shop, kind: str, error: type[Exception]
@@ -196,6 +212,38 @@ def test_what_cannot_be_joint_is_left_out_and_the_others_are_settled_together(
         key, amount = ("other", "15.00") if kind == "run shared" else ("large", "600.00")
         run = {"run_id": "run-1"} if kind == "run shared" else {}
         assert shop.ask(amount, key=key, **run)["replayed"] is False
+    check(shop)
+
+
+def test_reviews_are_joint_but_for_those_that_the_past_answers(shop: Shop) -> None:
+    shop.publish(thresholds={"nonprod": {"require_approval_from_usd": "500.00"}})
+    shop.ask("0.00", key="seen again", project_id="elsewhere")
+    budget = shop.budget("1000.00")
+    held, large = review(shop, "10.00", "held"), review(shop, "600.00", "large")
+    for one in (held, large):
+        evaluate._settle([one])
+    assert decisions([held, large]) == ["ALLOW", "REQUIRE_APPROVAL"]
+    approval = large.result()["approval_request_id"]
+    reason = {"reason": "ok"}
+    approved = shop.api.post(f"approvals/{approval}/approve", reason, key=shop.world.owner.key)
+    assert approved.status_code == 200
+    first, last = review(shop, "20.00", "first"), review(shop, "30.00", "last")
+    retried, spending = review(shop, "10.00", "held"), review(shop, "600.00", "large")
+
+    evaluate._settle([first, retried, spending, last])
+
+    for one in (retried, spending):
+        with pytest.raises(StepByStep):
+            one.result()
+    assert decisions([first, last]) == ["ALLOW", "ALLOW"]
+    assert transactions_of(shop, [first.result(), last.result()]) == 1
+    answers = [evaluate.evaluate(one.question.ask, budget=BUDGET) for one in (retried, spending)]
+    assert [answer["decision"] for answer in answers] == ["ALLOW", "ALLOW"]
+    assert answers[0]["decision_id"] == held.result()["decision_id"]
+    assert [answer["replayed"] for answer in answers] == [True, False]
+    spent = shop.api.get(f"approvals/{approval}", key=shop.world.owner.key).json()
+    assert spent["status"] == "consumed"
+    assert shop.budget_state(budget)["pending_usd"] == 660
     check(shop)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from enforcement.gate.ask import OutOfTime, TimeBudget, Timer
-from enforcement.gate.joint import MAX_TOGETHER, Alone, KeyTaken, Lines, Waiting, take_batch
+from enforcement.gate.joint import MAX_TOGETHER, Alone, Lines, StepByStep, Waiting, take_batch
 
 WAIT_SECONDS = 10.0
 
@@ -31,7 +31,6 @@ def waiting(
         claim=SimpleNamespace(source="terraform", stored_key=key) if key else None,
         change=SimpleNamespace(lock_names=lambda: (f"run:{run}",) if run else ()),
         gate_input=SimpleNamespace(parent_decision_id=facts.get("parent")),
-        ask=SimpleNamespace(may_spend_approval=facts.get("may_spend", False)),
     )
     return Waiting(question, budget, Timer(budget))  # type: ignore[arg-type]
 
@@ -98,7 +97,7 @@ def test_who_waits_with_a_key_that_was_claimed_meanwhile_goes_to_its_replay() ->
         calls = start(pool, lines, settler, *asked)
         settler.may_go_on.set()
         for place in (2, 4):
-            with pytest.raises(KeyTaken):
+            with pytest.raises(StepByStep):
                 calls[place].result(WAIT_SECONDS)
         for place in (0, 1, 3):
             assert calls[place].result(WAIT_SECONDS) == {"of": id(asked[place])}
@@ -126,9 +125,8 @@ def test_a_batch_is_bounded() -> None:
     assert take_batch(line) == line[:MAX_TOGETHER]
 
 
-@pytest.mark.parametrize("facts", [{"parent": "0190"}, {"may_spend": True}])
-def test_what_needs_more_locks_goes_alone(facts: dict[str, Any]) -> None:
-    special, plain = waiting("a", **facts), waiting("b")
+def test_what_needs_more_locks_goes_alone() -> None:
+    special, plain = waiting("a", parent="0190"), waiting("b")
     assert take_batch([special, plain]) == [special]
     assert take_batch([plain, special]) == [plain]
 
