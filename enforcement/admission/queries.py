@@ -11,16 +11,23 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
+import orjson
 from django.db import DatabaseError, InterfaceError, connection
 
 from enforcement.adapters.kubernetes import Binding
 from enforcement.gate.lastknown import last_known
-from governance.integrations.queries import find_cluster_place
+from governance.integrations.queries import CLUSTER_PLACE
 from governance.policies.document import canonical_policy, empty_policy
 from governance.policies.domain import SCHEMA_VERSION, Kubernetes
 from governance.policies.governing import NO_VERSION, GoverningPolicy
-from governance.policies.queries import read_governing_policy
-from valdrix.kernel.db import TimeLimits, drop_lost_connection, reading
+from governance.policies.queries import take_policy
+from valdrix.kernel.db import (
+    TimeLimits,
+    drop_lost_connection,
+    read_at_once,
+    reading,
+    to_literal,
+)
 from valdrix.kernel.problems import NotFound
 
 log = logging.getLogger("valdrix.admission")
@@ -35,6 +42,14 @@ SELECT r.decision_id
    AND c.confirmed_at IS NULL AND c.change_fingerprint = ANY(%s)
  ORDER BY r.decision_id LIMIT 1
 """
+
+_TERMS: Final = f"""
+SELECT json_build_array(
+    (SELECT json_build_array(g.number, g.sha256, g.schema_version, g.canonical_json,
+                             g.forced_modes)
+       FROM governance_read_policy(%s::uuid, %s::timestamptz, %s) g),
+    ({CLUSTER_PLACE}))
+"""  # noqa: S608 - constants
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,29 +97,35 @@ def read_terms(origin: Origin, namespace: str, *, now: datetime, limits: TimeLim
     :raises NotFound: when the address names a cluster that the tenant does not have.
     """
     name = (origin, namespace)
+    last = last_known.find(origin.tenant_id)
+    kind, _, key_id = origin.principal_id.partition(":")
     try:
-        with reading(origin.tenant_id, limits=limits):
-            governing = read_governing_policy(origin.tenant_id, now)
-            cluster, binding = _read_cluster(origin, namespace)
+        answer = read_at_once(
+            origin.tenant_id,
+            _TERMS,
+            *(str(origin.tenant_id), now.isoformat(), None if last is None else last.sha256),
+            *(to_literal(origin.integration_id), key_id if kind == "key" else None, namespace),
+            limits=limits,
+        )
+        assert answer is not None
+        policy, place = orjson.loads(answer)
+        governing = take_policy(origin.tenant_id, policy, known=last)
     except (DatabaseError, InterfaceError) as error:
         log.warning("an admission's terms could not be read", exc_info=error)
         drop_lost_connection()
         cluster, binding = _last_places.find(name) or (origin.principal_id, Binding())
-        return Terms(last_known.find(origin.tenant_id) or _STRICTEST, cluster, binding)
+        return Terms(last or _STRICTEST, cluster, binding)
+    cluster, binding = _take_place(origin, place)
     _last_places.keep(name, (cluster, binding))
     return Terms(governing, cluster, binding)
 
 
-def _read_cluster(origin: Origin, namespace: str) -> tuple[str, Binding]:
-    kind, _, name = origin.principal_id.partition(":")
-    found = find_cluster_place(
-        origin.tenant_id,
-        integration_id=origin.integration_id,
-        key_id=name if kind == "key" else None,
-        namespace=namespace,
-    )
-    if found is not None:
-        return found.cluster, Binding(found.project_id, found.environment)
+def _take_place(
+    origin: Origin, place: tuple[str, str | None, str | None] | None
+) -> tuple[str, Binding]:
+    if place is not None:
+        cluster, project_id, environment = place
+        return cluster, Binding(project_id, environment)
     if origin.integration_id is not None:
         raise NotFound("No such cluster.")
     return origin.principal_id, Binding()

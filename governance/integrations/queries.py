@@ -12,7 +12,6 @@ from django.db import connection
 from governance.identity.domain import MEMBER, Principal
 from governance.integrations.domain import secret_context
 from governance.integrations.models import ClusterBinding, Integration
-from valdrix.kernel.db import transaction_required
 from valdrix.kernel.sealing import unseal
 
 
@@ -119,55 +118,25 @@ def find_bindings(
     return list(rows.order_by("-pk")[:limit])
 
 
-_FIND_CLUSTER: Final = """
-SELECT coalesce(i.settings->>'cluster', i.name),
-       coalesce(b.project_id, i.project_id),
-       coalesce(b.environment, i.settings->>'environment')
-  FROM governance_integration i
+CLUSTER_PLACE: Final = """
+SELECT json_build_array(coalesce(i.settings->>'cluster', i.name),
+           coalesce(b.project_id, i.project_id),
+           coalesce(b.environment, i.settings->>'environment'))
+  FROM (SELECT %s::uuid AS id, %s AS key_id, %s AS namespace) named
+  JOIN governance_integration i
+    ON i.id = named.id OR (named.id IS NULL AND i.settings->>'api_key_id' = named.key_id)
   LEFT JOIN LATERAL (
         SELECT project_id, environment FROM governance_cluster_binding
-         WHERE integration_id = i.id AND namespace IN (%(namespace)s, '*')
+         WHERE integration_id = i.id AND namespace IN (named.namespace, '*')
          ORDER BY namespace = '*' LIMIT 1) b ON true
- WHERE i.tenant_id = %(tenant)s AND i.kind = 'cluster' AND i.revoked_at IS NULL
-   AND (i.id = %(integration)s
-        OR (%(integration)s::uuid IS NULL AND i.settings->>'api_key_id' = %(key)s))
+ WHERE i.tenant_id = valdrix_current_tenant() AND i.kind = 'cluster' AND i.revoked_at IS NULL
  ORDER BY i.id LIMIT 1
 """
+"""The cluster that an address names, or else an API key's, and where a namespace belongs: as JSON,
+with NULL for a project or an environment of which nothing is said.
 
-
-@dataclass(frozen=True, slots=True)
-class ClusterPlace:
-    """A cluster, and where its owner says that one of its namespaces belongs.
-
-    :ivar project_id: None where nothing is said.
-    :ivar environment: free text, likewise.
-    """
-
-    cluster: str
-    project_id: str | None
-    environment: str | None
-
-
-def find_cluster_place(
-    tenant_id: uuid.UUID, *, integration_id: uuid.UUID | None, key_id: str | None, namespace: str
-) -> ClusterPlace | None:
-    """Return the cluster that an address names, or else an API key's, and a namespace's place.
-
-    :raises NotInTransaction: outside a transaction.
-    """
-    transaction_required()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _FIND_CLUSTER,
-            {
-                "tenant": tenant_id,
-                "integration": integration_id,
-                "key": key_id,
-                "namespace": namespace,
-            },
-        )
-        row = cursor.fetchone()
-    return None if row is None else ClusterPlace(*row)
+Its parameters are the address's integration, the key and the namespace.
+"""
 
 
 def read_secret(integration: Integration) -> str:

@@ -189,8 +189,8 @@ def test_a_secret_that_was_good_speaks_while_the_database_is_down(
         raise OperationalError("the server closed the connection")
 
     monkeypatch.setattr("governance.api.cluster_authentication.find_caller", down)
-    monkeypatch.setattr(admission_queries, "read_governing_policy", down)
-    monkeypatch.setattr(evaluate_module, "read_governing_policy", down)
+    monkeypatch.setattr(admission_queries, "read_at_once", down)
+    monkeypatch.setattr(evaluate_module, "transaction_together", down)
     known = review_of(cluster, costing())
     unknown = review_of(cluster, costing(), namespace="never-seen")
     other = post(cluster["id"], "vds_other")
