@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django import forms
+from django.conf import settings
 from django.contrib.auth import SESSION_KEY, authenticate, login, logout
 from django.contrib.auth.views import LoginView
 from django.core.exceptions import ValidationError
@@ -29,6 +30,7 @@ from governance.signin.operations import (
 )
 from governance.signin.queries import find_factor
 from valdrix.kernel.http.client_address import client_address
+from valdrix.kernel.ids import new_id
 from valdrix.kernel.metrics import AUTH_ATTEMPTS
 
 IDLE_LIMIT: Final = timedelta(hours=1)
@@ -44,6 +46,8 @@ _SIGNED_IN: Final = "signed_in_at"
 _SEEN: Final = "seen_at"
 _FACTOR: Final = "second_factor_at"
 _STEP: Final = "second_step"
+_KNOWN: Final = "valdrix_known"
+_KNOWN_FOR: Final = timedelta(days=180)
 
 
 class SignInForm(AuthenticationForm):
@@ -60,8 +64,7 @@ class SignInForm(AuthenticationForm):
         password = str(self.cleaned_data.get("password") or "")
         if not username or not password or len(password) > _PASSWORD_LIMIT:
             raise self.get_invalid_login_error()
-        account = find_slot(ACCOUNT, name=account_name(username))
-        address = address_slot(self.request)
+        account, address = account_slot(self.request, username), address_slot(self.request)
         try:
             begin_guess(slots=[account, address], now=timezone.now())
         except GuessesLocked as locked:
@@ -87,7 +90,7 @@ class SignInView(LoginView):
         person, to = form.get_user(), self.get_success_url()
         if find_factor(person.pk) is None:
             open_session(self.request, person, with_factor=False)
-            return HttpResponseRedirect(to)
+            return _known_from_now_on(person, HttpResponseRedirect(to))
         _begin_second_step(self.request, person)
         query = urlencode({self.redirect_field_name: to})
         return HttpResponseRedirect(f"{reverse('admin:login_code')}?{query}")
@@ -123,7 +126,8 @@ def second_step(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
                 AUTH_ATTEMPTS.labels("console_code_failed").inc()
             else:
                 open_session(request, person, with_factor=True)
-                return HttpResponseRedirect(_next_of(request))
+                done = HttpResponseRedirect(_next_of(request))
+                return _known_from_now_on(person, done)
     page = TemplateResponse(
         request,
         "valdrix/second_step.html",
@@ -150,8 +154,7 @@ def is_own_password(request: HttpRequest, person: User, password: str, *, now: d
 
     :raises GuessesLocked: when too many guesses failed.
     """
-    account = find_slot(ACCOUNT, name=account_name(person.get_username()))
-    address = address_slot(request)
+    account, address = account_slot(request, person.get_username()), address_slot(request)
     begin_guess(slots=[account, address], now=now)
     if not person.check_password(password):
         return False
@@ -162,6 +165,33 @@ def is_own_password(request: HttpRequest, person: User, password: str, *, now: d
 def acting(request: HttpRequest, person: User, *, now: datetime) -> Person:
     """Return a person who acts on their own second factor by this request."""
     return Person(person_id=person.pk, address=client_address(request), at=now)
+
+
+def account_slot(request: HttpRequest, username: str) -> Slot:
+    """Return the slot of guesses at an account.
+
+    A browser in which somebody signed in to it before has one of its own: strangers who guess at a
+    name lock out strangers, not its owner.
+    """
+    name = account_name(username)
+    known = request.get_signed_cookie(_KNOWN, default="", salt=_KNOWN, max_age=_KNOWN_FOR) or ""
+    owner, _, browser = known.rpartition(" ")
+    return find_slot(ACCOUNT, name=f"{name} {browser}" if browser and owner == name else name)
+
+
+def _known_from_now_on(person: User, response: HttpResponse) -> HttpResponse:
+    """Let a browser remember, signed, that this person signed in with it."""
+    response.set_signed_cookie(
+        _KNOWN,
+        f"{account_name(person.get_username())} {new_id()}",
+        salt=_KNOWN,
+        max_age=_KNOWN_FOR,
+        path=reverse("admin:index"),
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=True,
+        samesite="Lax",
+    )
+    return response
 
 
 def address_slot(request: HttpRequest) -> Slot:

@@ -125,6 +125,34 @@ def test_an_unknown_name_is_answered_exactly_like_a_known_one(tenant: World, add
     assert seen[0][-1][0] == 429
 
 
+def test_strangers_who_guess_lock_nobody_out_of_their_own_browser(
+    tenant: World, address: str
+) -> None:
+    user, other = give_password(tenant.owner), give_password(tenant.admin)
+    own, stranger = Client(), Client()
+    sign_in(own, user.username, address=address)
+    own.post(reverse("admin:logout"))
+    elsewhere = address.replace("::1", "ffff::1")
+    for _ in range(FREE + 1):
+        sign_in(stranger, user.username, "guess", address=elsewhere)
+    assert sign_in(Client(), user.username, address=elsewhere).status_code == 429
+    assert sign_in(own, user.username, address=address).status_code == 302
+    # Who signed in to their own account with a browser is a stranger to others', and what a
+    # browser remembers buys a few guesses of its own, no more.
+    sign_in(stranger, other.username, address=elsewhere)
+    assert sign_in(stranger, user.username, address=elsewhere).status_code == 429
+    known = own.cookies["valdrix_known"]
+    assert known["httponly"]
+    stranger.cookies["valdrix_known"] = f"{user.username} x:{known.value.partition(':')[2]}"
+    assert sign_in(stranger, user.username, address=elsewhere).status_code == 429
+    stranger.cookies["valdrix_known"] = known.value
+    statuses = [
+        sign_in(stranger, user.username, "guess", address=elsewhere).status_code
+        for _ in range(FREE + 1)
+    ]
+    assert statuses == [200] * FREE + [429]
+
+
 def test_one_address_cannot_try_many_names(tenant: World, address: str) -> None:
     statuses = [
         sign_in(Client(), f"{number}-{new_id().hex}", "no", address=address).status_code
