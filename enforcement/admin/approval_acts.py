@@ -25,7 +25,7 @@ from governance.approvals.authority import find_refusal
 from governance.approvals.models import APPROVED, EXPIRED, PENDING, WITHDRAWN, Approval
 from governance.identity.domain import ROLES
 from valdrix.kernel.admin_acts import Act, ActForm, Doing, Done
-from valdrix.kernel.admin_display import delta_usd, usd
+from valdrix.kernel.admin_display import Panel, delta_usd, usd, words
 from valdrix.kernel.fields import Fields
 from valdrix.kernel.money import MONTHLY_PLACES
 from valdrix.kernel.problems import FieldError, InvalidRequest, NotAllowed, NotFound, Refused
@@ -223,6 +223,21 @@ def _prepare(doing: Doing, form: Any) -> None:
         form.fields["reason"].help_text = "Required here."
 
 
+def _about(doing: Doing) -> list[Panel]:
+    """Return what is judged: a form that stands alone still says what it is about."""
+    approval, seen = doing.row, doing.row.seen
+    decision = seen.waiting[0] if seen.waiting else None
+    rows = [
+        ("Where", f"{approval.project_id} / {approval.environment}"),
+        ("Action", approval.action),
+        ("Resource", decision.resource_reference if decision else ""),
+        ("USD a month", delta_usd(approval.monthly_delta_usd)),
+        ("Status", words(seen.status)),
+        ("Given", f"{len(seen.bench.given)} of {seen.bench.terms.needed}"),
+    ]
+    return [Panel("What it is about", rows, note="All of it is on the approval's own page.")]
+
+
 def _page_of(approval: Approval) -> str:
     return reverse("admin:governance_approval_change", args=[str(approval.pk)])
 
@@ -251,6 +266,7 @@ APPROVE: Final = Act(
     form=ApproveForm,
     initial=_begin,
     prepare=_prepare,
+    panels=_about,
     perform=_approve,
     tone="good",
     applies=lambda row: bool(row.seen.may_approve),
@@ -262,6 +278,7 @@ DENY: Final = Act(
     roles=ROLES,
     form=VerdictForm,
     initial=_begin,
+    panels=_about,
     perform=_deny,
     tone="bad",
     applies=_is_pending_for_judge,
@@ -274,6 +291,7 @@ WITHDRAW: Final = Act(
     roles=ROLES,
     form=VerdictForm,
     initial=_begin,
+    panels=_about,
     perform=_withdraw,
     applies=_can_be_withdrawn,
     intro="It ends, and what it holds is given back. A token that was claimed opens nothing then.",

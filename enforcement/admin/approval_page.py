@@ -28,7 +28,7 @@ from enforcement.models import Decision
 from enforcement.review.judging import is_second_factor_missing, mark_of
 from enforcement.review.reading import Seen
 from governance.admin.approvals import needs_of, routing_steps, status_badge
-from governance.approvals.models import APPROVED, APPROVES, CONSUMED, DENIED, PENDING
+from governance.approvals.models import APPROVED, APPROVES, CONSUMED, DENIED, PENDING, Approval
 from valdrix.kernel.admin_charts import Chart, Line, build_chart
 from valdrix.kernel.admin_display import (
     BAD,
@@ -138,7 +138,8 @@ def build_approval_page(request: HttpRequest, seen: Seen, *, now: datetime) -> A
         risk_factors=[words(name) for name in computed.get("risk_factors", ())],
         stages=stage_rows(response),
         people=[
-            (one.username, _standing(one.reviewer)) for one in (seen.eligible or ())[:_MOST_PEOPLE]
+            (one.username, _standing(one.reviewer, approval))
+            for one in (seen.eligible or ())[:_MOST_PEOPLE]
         ],
         more_people=max(0, len(seen.eligible or ()) - _MOST_PEOPLE),
         needs=needs_of(approval),
@@ -374,8 +375,9 @@ def _spending(computed: Mapping[str, Any]) -> Rows:
     ]
 
 
-def _standing(reviewer: Any) -> str:
-    groups = ", ".join(sorted(reviewer.groups))
+def _standing(reviewer: Any, approval: Approval) -> str:
+    """Return the role that somebody judges in, and for which of the demanded groups."""
+    groups = ", ".join(sorted(reviewer.groups.intersection(approval.reviewer_groups_all)))
     return f"{reviewer.role}; {groups}" if groups else str(reviewer.role)
 
 

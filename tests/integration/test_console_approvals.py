@@ -248,6 +248,15 @@ def test_a_second_factor_is_asked_for_where_the_policy_wants_it(shop: Shop) -> N
     assert status_of(shop.world, approval_id) == "approved"
 
 
+@pytest.mark.parametrize("name", ["approve", "deny", "withdraw"])
+def test_a_form_that_stands_alone_says_what_it_is_about(shop: Shop, name: str) -> None:
+    """Where a refusal leads to, there is no page around the form."""
+    approval_id = ask(shop, resource_reference="module.web")
+    page = text_of(signed_in(shop.world.owner).get(url_of(approval_id, name)))
+    for said in ("What it is about", "shop / ", "module.web", "+300.00", "0 of 1"):
+        assert said in page, said
+
+
 # Withdrawing, and several at once
 
 

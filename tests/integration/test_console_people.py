@@ -142,6 +142,9 @@ def test_an_owner_grants_and_takes_back_and_each_is_audited(tenant: World) -> No
     with reading(tenant.id):
         group = ReviewerGroup.objects.get(name="platform")
     assert created["Location"] == group_url(group)
+    form = text_of(owner.get(group_url(group, "members")))
+    assert '<fieldset class="vx-field vx-field--choices"' in form
+    assert "<legend>People" in form
     both = {"person_ids": [str(tenant.member.user_id), str(new.pk)]}
     assert owner.post(group_url(group, "members"), both).status_code == 302
     assert owner.post(group_url(group, "members"), {"person_ids": str(new.pk)}).status_code == 302
