@@ -14,11 +14,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from enforcement.exports.domain import Scope, Segment, Tally, build_manifest
-from enforcement.exports.queries import find_segment, is_small, stream_files, stream_rows
+from enforcement.exports.queries import (
+    is_small,
+    read_segment,
+    segment_query,
+    stream_files,
+    stream_rows,
+)
 from enforcement.exports.verifier.layout import COLUMNS, FILES, SUMS
 from enforcement.ledger.checkpoint import build_checkpoint
 from valdrix.kernel.canonical import canonical_bytes
-from valdrix.kernel.db import snapshot_reading
+from valdrix.kernel.db import snapshot_together
 from valdrix.kernel.signing import ALGORITHM, SigningKey
 
 CHUNK_BYTES: Final = 1 << 18
@@ -58,8 +64,8 @@ class Export:
         """
         sink = _Sink()
         archive = zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED)  # type: ignore[call-overload]  # mode "w" needs no more than _Sink has
-        with snapshot_reading(self._scope.tenant_id):
-            segment = find_segment(self._scope)
+        with snapshot_together(self._scope.tenant_id, segment_query(self._scope)) as answer:
+            segment = read_segment(self._scope, answer)
             tallies = {}
             for name in FILES:
                 tally = tallies[name] = Tally(name)
@@ -77,8 +83,8 @@ class Export:
 
     def finish(self) -> Signed:
         """Read everything and return what the archive would state, without making it."""
-        with snapshot_reading(self._scope.tenant_id):
-            segment = find_segment(self._scope)
+        with snapshot_together(self._scope.tenant_id, segment_query(self._scope)) as answer:
+            segment = read_segment(self._scope, answer)
             tallies = {name: Tally(name) for name in FILES}
             for name, rows in _files(self._scope, segment):
                 for _ in _chunks(name, rows, tallies[name]):

@@ -13,7 +13,7 @@ from enforcement.exports.columns import SOURCES
 from enforcement.exports.domain import Scope, Segment
 from enforcement.exports.schema import function_of
 from enforcement.ledger.domain import GENESIS_HASH, Head
-from valdrix.kernel.db import copy_within, read_within, to_literal, transaction_required
+from valdrix.kernel.db import copy_within, to_literal
 
 _SEGMENT: Final = "SELECT enforcement_export_segment(%s, %s, %s, %s)"
 
@@ -35,16 +35,19 @@ class LedgerIncomplete(RuntimeError):
     """The chain lacks an entry that the export would have to hold: verify_ledger says which."""
 
 
-def find_segment(scope: Scope) -> Segment:
+def segment_query(scope: Scope) -> tuple[str, tuple[str | None, ...]]:
+    """Return the statement that finds an export's part of the chain, and its values."""
+    return _SEGMENT, (*_texts(scope), to_literal(scope.limit))
+
+
+def read_segment(scope: Scope, answer: bytes | None) -> Segment:
     """Return the part of the chain from a window's first entry to its last.
 
     Entries between the two belong to it, whatever their time: a chain has no holes.
 
-    :raises NotInTransaction: outside a transaction.
+    :param answer: what :func:`segment_query` gave.
     :raises LedgerIncomplete: when the entry before the first one is missing.
     """
-    transaction_required()
-    answer = read_within(_SEGMENT, *_texts(scope), to_literal(scope.limit))
     assert answer is not None
     read = msgspec.json.decode(answer, type=_Read)
     return Segment(

@@ -24,7 +24,7 @@ from django.db import connection
 
 from enforcement.exports.columns import SOURCES
 from enforcement.exports.domain import build_scope
-from enforcement.exports.queries import find_segment
+from enforcement.exports.queries import read_segment, segment_query
 from enforcement.exports.single_file import TARGET
 from enforcement.exports.verifier.layout import FILES
 from enforcement.ledger.verification import verify_ledger
@@ -36,7 +36,7 @@ from tests.factories.headroom import Shop, build_policy
 from tests.factories.history import clone_decisions
 from tests.factories.tenants import World
 from tests.integration.exports.history import KEY, PUBLIC
-from valdrix.kernel.db import snapshot_reading
+from valdrix.kernel.db import read_within, snapshot_reading
 
 ROWS = int(os.environ.get("VALDRIX_BENCH_ROWS", "4000"))
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,8 @@ def copy_alone(world: World) -> int:
     scope = build_scope(tenant_id=world.id, window=(None, None), limit=None, now=datetime.now(UTC))
     size = 0
     with snapshot_reading(world.id):
-        segment = find_segment(scope)
+        text, values = segment_query(scope)
+        segment = read_segment(scope, read_within(text, *values))
         parameters = {
             "tenant": world.id,
             "start": scope.start_at,

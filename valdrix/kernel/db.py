@@ -37,6 +37,7 @@ __all__ = [
     "reading",
     "savepoint",
     "snapshot_reading",
+    "snapshot_together",
     "sqlstate_of",
     "tenant_ids_for_job",
     "time_limit",
@@ -180,7 +181,7 @@ def read_at_once(
     connection.close_if_health_check_failed()
     connection.ensure_connection()
     binding, bound = _binding(tenant_id, limits)
-    return _exchange([_READ_ONLY, _fill(binding, *bound), _fill(text, *values)])
+    return _exchange([_fill(f"{binding}, {_READ_ONLY}", *bound), _fill(text, *values)])
 
 
 def read_within(text: str, *values: str | None) -> bytes | None:
@@ -192,7 +193,7 @@ def read_within(text: str, *values: str | None) -> bytes | None:
     return _exchange([_fill(text, *values)])
 
 
-_READ_ONLY: Final = "SET LOCAL transaction_read_only = on"
+_READ_ONLY: Final = "set_config('transaction_read_only', 'on', true)"
 
 
 def to_literal(value: object) -> str | None:
@@ -313,19 +314,35 @@ def reading(tenant_id: uuid.UUID, *, limits: TimeLimits = ORDINARY) -> Iterator[
 @contextmanager
 def snapshot_reading(tenant_id: uuid.UUID, *, limits: TimeLimits = LONG_READ) -> Iterator[None]:
     """Run a block whose every statement sees the same committed state of one tenant."""
-    with _begun(tenant_id, limits, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"):
+    with _begun(tenant_id, limits, _SNAPSHOT):
         yield
 
 
 @contextmanager
-def _begun(tenant_id: uuid.UUID, limits: TimeLimits, begin: str) -> Iterator[None]:
+def snapshot_together(
+    tenant_id: uuid.UUID, first: Filled, *, limits: TimeLimits = LONG_READ
+) -> Iterator[bytes | None]:
+    """Run a block as :func:`snapshot_reading` does; yield what a first statement gives.
+
+    :param first: is sent together with the transaction's beginning.
+    """
+    with _begun(tenant_id, limits, _SNAPSHOT, first) as answer:
+        yield answer
+
+
+_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+@contextmanager
+def _begun(
+    tenant_id: uuid.UUID, limits: TimeLimits, begin: str, *more: Filled
+) -> Iterator[bytes | None]:
     """Run a block in a transaction whose beginning and tenant are sent in one round trip."""
     with _django.atomic(durable=True):
         # From here on the driver begins nothing by itself: BEGIN is the first statement sent.
         connection.connection.autocommit = True
         text, values = _binding(tenant_id, limits)
-        _exchange([begin, _fill(text, *values)])
-        yield
+        yield _exchange([begin, _fill(text, *values), *(_fill(one, *its) for one, its in more)])
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from django.db.models.fields.json import JSONField
 
 ONE_PLAN: Final = (
     "SET plan_cache_mode = force_generic_plan"
-    " SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off"
+    " SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off"
 )
 """Of a function of the database that reads a page: one plan for as long as a session lasts, by keys,
 so that it stays right however the tables grow meanwhile."""
