@@ -49,7 +49,6 @@ _DECISION: Final = "$response.body#/decision_id"
 _ITS_APPROVAL: Final = "$response.body#/approval_request_id"
 _ID: Final = "$response.body#/id"
 
-_ASK_AGAIN: Final = Link("request_approval", body={"decision_id": _DECISION})
 _OF_A_DECISION: Final = (
     *_to_each("get_decision confirm_reservation reconcile_reservation", decision_id=_DECISION),
     _to("list_ledger_entries", decision_id=_DECISION),
@@ -58,12 +57,10 @@ _OF_A_GATE: Final = (
     *_OF_A_DECISION,
     _to("list_decisions", project="$response.body#/project_id"),
     *_to_each("get_approval approve deny withdraw", approval_id=_ITS_APPROVAL),
-    _ASK_AGAIN,
 )
 _OF_AN_APPROVAL: Final = (
     *_to_each("approve deny withdraw claim_approval_token", approval_id=_ID),
     _to("get_decision", decision_id=_DECISION),
-    _ASK_AGAIN,
 )
 _VERSION: Final = "$response.body#/policy_version"
 _OF_A_POLICY: Final = (
@@ -76,7 +73,10 @@ LINKS: Final[Mapping[str, tuple[Link, ...]]] = {
     "gate_terraform": _OF_A_GATE,
     "gate_terraform_preflight": _OF_A_GATE,
     "gate_k8s_admission": _OF_A_GATE,
-    "get_approval": _OF_AN_APPROVAL,
+    "get_approval": (
+        *_OF_AN_APPROVAL,
+        Link("request_approval", body={"decision_id": _DECISION}),
+    ),
     "request_approval": _OF_AN_APPROVAL,
     "list_approvals": _to_each("get_approval", approval_id=_FIRST),
     "list_approval_queue": _to_each("get_approval approve deny", approval_id=_FIRST),

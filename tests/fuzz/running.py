@@ -60,11 +60,12 @@ def fuzz(
         return code or last_code, said + last_said
 
 
-def walk(walks: int) -> Walked:
+def walk(walks: int, *, patience_seconds: int = PATIENCE_SECONDS) -> Walked:
     """Walk along the links of the description, as an owner, and return what became of it."""
     with running_stack(_environment()) as stack:
         open_policy(stack.target(stack.owner_key))
-        return Walker(f"http://127.0.0.1:{stack.port}", stack.owner_key).walk(walks)
+        url = f"http://127.0.0.1:{stack.port}"
+        return Walker(url, stack.owner_key, patience_seconds=patience_seconds).walk(walks)
 
 
 def _environment() -> dict[str, str]:
@@ -104,7 +105,7 @@ def main() -> int:
     options = parser.parse_args()
     is_good = True
     if options.walks:
-        walked = walk(options.walks)
+        walked = walk(options.walks, patience_seconds=options.patience)
         sys.stdout.write(walked.render())
         sys.stdout.flush()
         is_good = walked.is_good
