@@ -1,4 +1,8 @@
-"""The queue's part of the database schema: a page of it from one function, planned once a session."""
+"""The queue's part of the database schema: a page of it from one function, planned once a session.
+
+A column that one of these models gains is one more place in its rows: the migration that adds it
+replaces the function too.
+"""
 
 from __future__ import annotations
 
