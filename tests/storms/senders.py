@@ -82,7 +82,7 @@ class OverHttp:
 
 
 THREADS = 32
-"""Threads, as `make run` has them: those that ask for one tenant are settled together."""
+"""Enough that all senders are served at once; those that ask for one tenant are settled together."""
 
 
 @contextmanager
