@@ -14,6 +14,10 @@ _Schema = dict[str, Any]
 
 
 _PLAIN: Final = r"^[^\u0000-\u001f\u007f-\u009f\ufdd0-\ufdef\ufffe\uffff]*$"
+_MEDIA: Final = (
+    r"^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}"
+    r"( *;[^\u0000-\u001f\u007f-\u009f\ufdd0-\ufdef\ufffe\uffff]*)?$"
+)
 _REFERENCE: Final = r"^[^\s<>\"{}|\\^`\u0000-\u001f\u007f-\u009f\ufdd0-\ufdef\ufffe\uffff]+$"
 
 
@@ -74,7 +78,7 @@ EVENT_SCHEMA: Final[_Schema] = {
         "type": _text("What happened.", is_optional=False),
         "subject": _text("What it happened to; the resource reference where data name none."),
         "time": _text("When it happened.", format="date-time"),
-        "datacontenttype": _text("The data's media type; JSON where it is absent."),
+        "datacontenttype": _text("The data's media type; JSON where it is absent.", pattern=_MEDIA),
         "dataschema": _text("The data's schema, an absolute URI.", format="uri"),
         "data": {
             "type": ["object", "array", "string", "number", "boolean", "null"],

@@ -100,7 +100,7 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful")
     parser.add_argument("--only", help="a regular expression of operation ids")
-    parser.add_argument("--walks", type=int, default=300)
+    parser.add_argument("--walks", type=int, default=600)
     parser.add_argument("--patience", type=int, default=PATIENCE_SECONDS, metavar="SECONDS")
     options = parser.parse_args()
     is_good = True
