@@ -59,7 +59,7 @@ _OF_A_GATE: Final = (
     *_to_each("get_approval approve deny withdraw", approval_id=_ITS_APPROVAL),
 )
 _OF_AN_APPROVAL: Final = (
-    *_to_each("approve deny withdraw claim_approval_token", approval_id=_ID),
+    *_to_each("approve deny withdraw", approval_id=_ID),
     _to("get_decision", decision_id=_DECISION),
 )
 _VERSION: Final = "$response.body#/policy_version"
@@ -75,6 +75,7 @@ LINKS: Final[Mapping[str, tuple[Link, ...]]] = {
     "gate_k8s_admission": _OF_A_GATE,
     "get_approval": (
         *_OF_AN_APPROVAL,
+        _to("claim_approval_token", approval_id=_ID),
         Link("request_approval", body={"decision_id": _DECISION}),
     ),
     "request_approval": _OF_AN_APPROVAL,
