@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Unpack
+from functools import cache, partial
+from typing import Any, Unpack
+
+from django.db.models.base import ModelState
 
 from billing.plans.models import Subscription
 from governance.audit.operations import Actor
@@ -18,10 +22,11 @@ from governance.identity.domain import (
     ROLES,
     SCOPE_APPROVE,
     Principal,
+    build_key_text,
 )
 from governance.identity.operations import KeyTerms, admit_member, found_tenant, issue_api_key
-from governance.models import User
-from valdrix.kernel.db import transaction
+from governance.models import ApiKey, AuditEntry, Membership, Tenant, User
+from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.ids import new_id
 
 
@@ -66,9 +71,18 @@ class World:
 
 
 def create_world() -> World:
-    """Commit a fresh tenant with an owner, an admin and a member, each with an API key."""
+    """Commit a fresh tenant with an owner, an admin and a member, each with an API key.
+
+    Its rows are those that the use cases made for the first one, under names of its own: thousands
+    of tests begin so.
+    """
+    return _stamp(*_first_world())
+
+
+def found_world() -> World:
+    """Commit what :func:`create_world` does, by the use cases themselves."""
     tenant_id = new_id()
-    slug = f"t-{tenant_id.hex[-20:]}"
+    slug = _slug(tenant_id)
     founder = system_actor(tenant_id)
     found_tenant(actor=founder, slug=slug, name=f"Tenant {slug}", owner=_username(OWNER, slug))
     people = {}
@@ -80,6 +94,134 @@ def create_world() -> World:
     return World(
         id=tenant_id, slug=slug, owner=people[OWNER], admin=people[ADMIN], member=people[MEMBER]
     )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a tenant is made of; read once."""
+
+    tenant: Tenant
+    users: list[User]
+    memberships: list[Membership]
+    keys: list[ApiKey]
+    entries: list[AuditEntry]
+
+
+@cache
+def _first_world() -> tuple[World, _Rows]:
+    world = found_world()
+    people = [person.user_id for person in (world.owner, world.admin, world.member)]
+    with reading(world.id):
+        rows = _Rows(
+            tenant=Tenant.objects.get(pk=world.id),
+            users=list(User.objects.filter(pk__in=people).order_by("pk")),
+            memberships=list(Membership.objects.filter(tenant_id=world.id).order_by("pk")),
+            keys=list(ApiKey.objects.filter(tenant_id=world.id).order_by("pk")),
+            entries=list(AuditEntry.objects.filter(tenant_id=world.id).order_by("pk")),
+        )
+    return world, rows
+
+
+def _stamp(first: World, rows: _Rows) -> World:
+    """Commit the rows of the first world again, as those of another tenant."""
+    tenant_id, now = new_id(), datetime.now(UTC)
+    slug = _slug(tenant_id)
+    texts = [build_key_text(os.urandom(RANDOM_BYTES)) for _ in rows.keys]
+    key_ids = [new_id() for _ in rows.keys]
+    users = [
+        _copy(one, pk=None, username=one.username.replace(first.slug, slug), date_joined=now)
+        for one in rows.users
+    ]
+    with transaction(tenant_id):
+        User.objects.bulk_create(users)
+        people = {one.pk: made.pk for one, made in zip(rows.users, users, strict=True)}
+        names = {str(first.id): str(tenant_id)}
+        for one, text, key_id in zip(rows.keys, texts, key_ids, strict=True):
+            names |= {str(one.pk): str(key_id), one.lookup: text.lookup}
+        rename = partial(_rename, names=names, people=people, slugs=(first.slug, slug))
+        mine = {"tenant_id": tenant_id, "created_at": now}
+        named = {"slug": slug, "name": rename(rows.tenant.name)}
+        _copy(rows.tenant, pk=tenant_id, created_at=now, **named).save(force_insert=True)
+        Membership.objects.bulk_create(
+            _copy(one, pk=None, user_id=people[one.user_id], **mine) for one in rows.memberships
+        )
+        ApiKey.objects.bulk_create(
+            _copy(
+                one,
+                **mine,
+                pk=key_id,
+                lookup=text.lookup,
+                digest=text.digest,
+                person_id=people[one.person_id],
+            )
+            for one, text, key_id in zip(rows.keys, texts, key_ids, strict=True)
+        )
+        AuditEntry.objects.bulk_create(
+            _copy(
+                one,
+                pk=new_id(),
+                tenant_id=tenant_id,
+                at=now,
+                object_id=str(people[int(one.object_id)])
+                if one.object_type == "member"
+                else rename(one.object_id),
+                after=rename(one.after),
+            )
+            for one in rows.entries
+        )
+    made_keys = {
+        people[one.person_id]: (key_id, text.text)
+        for one, key_id, text in zip(rows.keys, key_ids, texts, strict=True)
+    }
+
+    def person(old: Person) -> Person:
+        user_id = people[old.user_id]
+        key_id, text = made_keys[user_id]
+        return replace(
+            old,
+            user_id=user_id,
+            username=rename(old.username),
+            key_id=key_id,
+            key=text,
+            tenant_id=tenant_id,
+        )
+
+    return World(
+        id=tenant_id,
+        slug=slug,
+        owner=person(first.owner),
+        admin=person(first.admin),
+        member=person(first.member),
+    )
+
+
+def _copy(row: Any, **values: Any) -> Any:
+    made = copy(row)
+    made._state = ModelState()
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+def _rename(
+    value: Any, *, names: dict[str, str], people: dict[int, int], slugs: tuple[str, str]
+) -> Any:
+    """Return a value with the names of another tenant."""
+    again = partial(_rename, names=names, people=people, slugs=slugs)
+    if isinstance(value, dict):
+        return {
+            name: people[item] if name == "person_id" else again(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [again(item) for item in value]
+    if isinstance(value, str):
+        return names.get(value, value.replace(*slugs))
+    return value
+
+
+def _slug(tenant_id: uuid.UUID) -> str:
+    return f"t-{tenant_id.hex[-20:]}"
 
 
 def system_actor(tenant_id: uuid.UUID) -> Actor:

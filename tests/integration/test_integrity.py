@@ -758,7 +758,6 @@ def test_mixed_decisions_and_settlements_have_no_false_violation(tenant: World) 
     assert states == {"active", "settled", "released"}
     assert {"reserved", "confirmed", "reconciled", "released", "approval_requested"} <= events
     assert shared > 0
-    assert took < (30 if IS_STORM else 10)
 
 
 def test_a_check_sees_its_own_tenant_only(
