@@ -519,9 +519,11 @@ def _fields(name: str) -> set[str]:
 def test_a_query_can_compare_no_column_but_the_declared_filters(tenant: World) -> None:
     client = sign_in(tenant.owner)
     with CaptureQueriesContext(connection) as captured:
-        text = text_of(client.get(list_url("governance_apikey") + "?digest__startswith=zz&role=x"))
+        # No random part of a key or a session reads so.
+        asked = "?digest__startswith=never-asked&role=never-asked"
+        text = text_of(client.get(list_url("governance_apikey") + asked))
     assert "member key" in text
-    assert not any("zz" in one["sql"] for one in captured.captured_queries)
+    assert not any("never-asked" in one["sql"] for one in captured.captured_queries)
 
 
 # Filters and search
