@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
 
-from governance.policies import expressions
 from governance.policies.expressions import (
     CONTEXT_FIELDS,
     INPUT_FIELDS,
@@ -251,26 +253,33 @@ HOSTILE_EXPRESSIONS = [
 
 
 @pytest.mark.parametrize("metadata", HOSTILE_METADATA)
-def test_no_expression_costs_more_than_a_millisecond(metadata: str) -> None:
+def test_no_expression_costs_much_more_than_to_read_a_list(metadata: str) -> None:
+    """A millisecond is twice to four times as long as it takes to read 7,900 numbers."""
     over = facts(HOSTILE_METADATA[metadata])
+    floor = _seconds_of_reading()
     for text in HOSTILE_EXPRESSIONS:
         compiled = compile_expression(text)
-        evaluate(compiled, over)
-        best = min(_seconds(compiled, over) for _ in range(25))
-        assert best < 0.001, text
+        best = min(_seconds(partial(evaluate, compiled, over)) for _ in range(25))
+        assert best < 8 * floor, text
 
 
 def test_facts_of_the_largest_metadata_are_cheap_to_make() -> None:
+    def judge(metadata: Any) -> None:
+        verdict("input.environment == 'prod'", over=facts(metadata))
+
+    floor = _seconds_of_reading()
     for metadata in HOSTILE_METADATA.values():
-        began = time.perf_counter()
-        over = facts(metadata)
-        verdict("input.environment == 'prod'", over=over)
-        assert time.perf_counter() - began < 0.05
+        assert min(_seconds(partial(judge, metadata)) for _ in range(5)) < 60 * floor
 
 
-def _seconds(compiled: expressions.Expression, over: Facts) -> float:
+def _seconds_of_reading() -> float:
+    text = json.dumps(HOSTILE_METADATA["ones"])
+    return min(_seconds(partial(json.loads, text)) for _ in range(25))
+
+
+def _seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
-    evaluate(compiled, over)
+    work()
     return time.perf_counter() - began
 
 
