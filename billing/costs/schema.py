@@ -71,7 +71,7 @@ _DROP: Final = """
 DROP FUNCTION billing_keep_cost_history(uuid, text[], date[]);
 DROP FUNCTION billing_cost_days(text, date);
 """
-_KEEP_ALL: Final = f"""
+KEEP_ALL: Final = f"""
 INSERT INTO billing_cost_history (tenant_id, project_id, month, days)
 WITH months AS (
     SELECT DISTINCT d.tenant_id, m.project_id, m.month
@@ -80,8 +80,9 @@ WITH months AS (
                                    WHERE c.tenant_id = d.tenant_id) {MONTHS_OF_DAYS}) m)
 SELECT h.tenant_id, h.project_id, h.month, ({HISTORY_OF_DAYS}) FROM months h
 """
+"""Keeps the history of days that were there before it was kept, of all tenants at once."""
 
 
 def create_history_functions() -> list[RunSQL]:
     """Return the operations that create them and keep what days there are already."""
-    return [RunSQL(_CREATE, _DROP), RunSQL(_KEEP_ALL, RunSQL.noop)]
+    return [RunSQL(_CREATE, _DROP), RunSQL(KEEP_ALL, RunSQL.noop)]

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pytest
 from django.core.management import CommandError, call_command
@@ -23,6 +24,7 @@ from pyarrow import parquet as pq
 from billing.costs import operations
 from billing.costs.domain import DayAmount
 from billing.costs.operations import record_daily_costs
+from billing.costs.schema import KEEP_ALL
 from billing.models import CostHistory, CostIngestion, CostUnit, DailyCost
 from enforcement.controls import costs as use_cases
 from enforcement.integrity.queries import INVARIANTS, run_checks
@@ -610,3 +612,32 @@ def test_the_real_sample_is_taken_whole(api: Api, tenant: World) -> None:
     assert round_amount(ingestion.total_usd, places=MONTHLY_PLACES) == Decimal("20.5202")
     assert {project for project, _ in days_of(tenant)} == {"Foo", "unassigned"}
     assert post(api, tenant, REAL.read_bytes()).json()["status"] == "already_ingested"
+
+
+_HISTORIES = """
+SELECT tenant_id, project_id, month, days FROM billing_cost_history
+ WHERE tenant_id = ANY(%s) ORDER BY tenant_id, project_id, month
+"""
+
+
+def test_days_from_before_there_were_histories_get_what_ingestion_keeps(
+    api: Api, tenant: World, other_tenant: World, owner_cursor: psycopg.Cursor
+) -> None:
+    """The migration runs as the tables' owner, over all tenants at once."""
+    days = ("2026-08-31", "2026-09-30", "2026-10-01", "2026-11-03", "2026-11-19")
+    for number, world in enumerate((tenant, other_tenant), start=1):
+        rows = [
+            {"ChargePeriodStart": f"{day}T10:00:00Z", "BilledCost": f"{number}.5{place}"}
+            for place, day in enumerate(days)
+        ]
+        elsewhere = {"Tags": f'{{"project": "only-{number}"}}', "BilledCost": f"-0.2{number}"}
+        assert post(api, world, csv_of(*rows, elsewhere)).status_code == 201
+    tenants = [tenant.id, other_tenant.id]
+    kept = owner_cursor.execute(_HISTORIES, [tenants]).fetchall()
+    mine, theirs = ({row[3] for row in kept if row[0] == one} for one in tenants)
+    assert (len(kept), mine & theirs) == (18, set())
+    with owner_cursor.connection.transaction(force_rollback=True):
+        owner_cursor.execute("DELETE FROM billing_cost_history")
+        owner_cursor.execute(KEEP_ALL)
+        assert owner_cursor.execute(_HISTORIES, [tenants]).fetchall() == kept
+    assert days_of(tenant).keys() & days_of(other_tenant).keys() == {("shop", day) for day in days}
