@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 from django.db import connection
 
-from enforcement.integrity import accounts, holds, records, reviews
+from enforcement.integrity import accounts, holds, quotas, records, reviews
 from enforcement.integrity.domain import Finding, Invariant, Report, Violation
 from valdrix.kernel.db import snapshot_reading
 
@@ -18,6 +18,7 @@ INVARIANTS: Final = (
     *holds.INVARIANTS,
     *records.INVARIANTS,
     *reviews.INVARIANTS,
+    *quotas.INVARIANTS,
 )
 """All invariants, in the order in which they are checked and told."""
 

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ from django.utils import timezone
 
 from billing.costs.domain import DayAmount
 from billing.costs.operations import record_daily_costs
-from billing.models import Reservation
+from billing.models import QuotaReservation, Reservation
+from billing.plans.domain import ENTERPRISE
+from billing.quotas.domain import LLM_TOKENS, QUOTAS, MeteredRequest
+from billing.quotas.operations import Origin, commit, release, reserve
 from enforcement.integrity import reviews
 from enforcement.integrity.queries import EXAMPLES, INVARIANTS, run_checks
 from enforcement.models import LedgerEntry
@@ -37,6 +41,7 @@ from tests.factories.headroom import Shop
 from tests.factories.tenants import World, system_actor
 from valdrix.jobs import tasks
 from valdrix.kernel.db import reading, transaction
+from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import NotFound
 
 IS_STORM = os.environ.get("VALDRIX_STORM") == "1"
@@ -52,6 +57,8 @@ TABLES = (
     "billing_settlement",
     "billing_daily_cost",
     "billing_cost_history",
+    "billing_quota_count",
+    "billing_quota_reservation",
     "enforcement_decision",
     "enforcement_idempotency_key",
     "enforcement_ledger_entry",
@@ -127,6 +134,7 @@ def arrange(world: World) -> dict[str, str]:
     post(world, f"reservations/{ids['confirmed']}/confirm", {})
     with transaction(world.id):
         record_costs(world, 2)
+    ids |= meter(world)
     return {**ids, "tenant": str(world.id), "nobody": NOBODY}
 
 
@@ -144,6 +152,31 @@ def record_costs(world: World, days: int) -> None:
         ],
         ingested_at=today,
     )
+
+
+def meter(world: World) -> dict[str, str]:
+    """Hold, commit, release and let expire metered use; return the reservations by their state."""
+    now = timezone.now()
+
+    def hold(units: int, person: int | None, at: datetime = now) -> str:
+        made = reserve(
+            origin=Origin(
+                tenant_id=world.id, reservation_id=new_id(), principal_id="key:test", at=at
+            ),
+            wanted=MeteredRequest(meter=LLM_TOKENS, units=units, person_id=person),
+            quota=QUOTAS[LLM_TOKENS][ENTERPRISE],
+            is_suspended=False,
+        )
+        assert isinstance(made, QuotaReservation)
+        return str(made.pk)
+
+    owner, long_ago = world.owner.user_id, now - timedelta(days=2)
+    ids = {"metered_expired": hold(7, owner, long_ago), "metered": hold(100, owner)}
+    ids["metered_used"], ids["metered_back"] = hold(50, None), hold(20, world.member.user_id)
+    of = {"tenant_id": world.id, "at": now}
+    commit(reservation_id=uuid.UUID(ids["metered_used"]), used_units=80, **of)
+    release(reservation_id=uuid.UUID(ids["metered_back"]), **of)
+    return ids
 
 
 # --- planting and healing, as the tables' owner ------------------------------------------------
@@ -279,7 +312,20 @@ def on_settlement(name: str, change: str) -> str:
     return f"UPDATE billing_settlement SET {change} WHERE decision_id = %({name})s"
 
 
+def on_count(holder: str, change: str) -> str:
+    return (
+        f"UPDATE billing_quota_count SET {change}"
+        f" WHERE tenant_id = %(tenant)s AND holder = '{holder}' AND day ="
+        " (SELECT day FROM billing_quota_reservation WHERE id = %(metered)s)"
+    )
+
+
+def on_metered(name: str, change: str) -> str:
+    return f"UPDATE billing_quota_reservation SET {change} WHERE id = %({name})s"
+
+
 _COUNTS = "billing_account.billing_account_amounts_are_not_negative"
+_METERED_COUNTS = "billing_quota_count.billing_quota_count_is_not_negative"
 _ADDS_UP = "billing_account.billing_account_grant_adds_up"
 _OWN_PARTS = "charge_held_equals_reservations charge_own_equals_reservations"
 _CLOSED_ALONE = (
@@ -650,6 +696,46 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(on_decision("plain", "policy_version = 99")),
         Fault(on_decision("plain", "policy_document_sha256 = reverse(policy_document_sha256)")),
     ),
+    "quota_count_equals_reservations": (
+        Fault(on_count("tenant", "reserved_units = reserved_units + 1")),
+        Fault(on_count("system", "used_units = used_units - 1")),
+        Fault("DELETE FROM billing_quota_count WHERE tenant_id = %(tenant)s AND used_units > 0"),
+        Fault("DELETE FROM billing_quota_reservation WHERE id = %(metered)s"),
+        Fault(on_metered("metered_used", "used_units = 81")),
+        Fault(
+            on_metered("metered_back", "state = 'reserved'"),
+            also="quota_reservation_fits_its_state",
+        ),
+    ),
+    "quota_holds_what_a_plan_allows": (
+        Fault(
+            on_count("system", "used_units = -1"),
+            also="quota_count_equals_reservations",
+            lifts=(_METERED_COUNTS,),
+        ),
+        Fault(
+            "WITH held AS (UPDATE billing_quota_reservation SET units = 128001"
+            " WHERE id = %(metered)s)"
+            " UPDATE billing_quota_count SET reserved_units = 128001"
+            " WHERE tenant_id = %(tenant)s AND reserved_units > 0"
+        ),
+        Fault(
+            on_count("tenant", "reserved_units = 20000001"),
+            also="quota_count_equals_reservations",
+        ),
+    ),
+    "quota_reservation_fits_its_state": (
+        Fault(on_metered("metered", "closed_at = now()")),
+        Fault(on_metered("metered_back", "closed_at = NULL")),
+        Fault(
+            on_metered("metered_back", "used_units = 3"),
+            lifts=("billing_quota_reservation.billing_quota_reservation_amounts_fit",),
+        ),
+        Fault(on_metered("metered_expired", "closed_at = reserved_at")),
+        Fault(on_metered("metered_back", "reserved_at = reserved_at - interval '1 day'")),
+        Fault(on_metered("metered_back", "holder = 'robot'")),
+        Fault(on_metered("metered_back", "expires_at = reserved_at")),
+    ),
 }
 
 
@@ -734,6 +820,7 @@ def test_mixed_decisions_and_settlements_have_no_false_violation(tenant: World) 
             reconcile_overdue(actor=system_actor(tenant.id))
     with transaction(tenant.id):
         record_costs(tenant, 30)
+    meter(tenant)
 
     began = time.monotonic()
     report = run_checks(tenant.id)
