@@ -12,6 +12,9 @@ from typing import Any, Final
 CLOCK_LEEWAY: Final = timedelta(minutes=5)
 """How far ahead of the verifier's clock a capture's clock may be."""
 
+_BEYOND: Final = 10**15
+_MOST_DECIMALS: Final = 20
+"""Figures beyond these are nobody's, and arithmetic on them would not end or not be exact."""
 _PLACEHOLDERS: Final = (
     "example.com", ".example", "tbd", "todo", "placeholder", "replace_me", "yyyy",
 )  # fmt: skip
@@ -81,7 +84,10 @@ class Examination:
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
             self.refuse(pointer, "not_number", "must be a number")
             return None
-        return Decimal(value)
+        number = Decimal(value)
+        if not self._is_in_range(pointer, number):
+            return None
+        return number
 
     def count(self, pointer: str) -> int | None:
         """Return a whole number from 0 upwards."""
@@ -91,7 +97,7 @@ class Examination:
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             self.refuse(pointer, "not_count", "must be a whole number from 0 upwards")
             return None
-        return value
+        return value if self._is_in_range(pointer, Decimal(value)) else None
 
     def items(self, pointer: str, *, may_be_empty: bool = False) -> list[Any]:
         """Return a list; an empty one for what is none."""
@@ -136,13 +142,14 @@ class Examination:
             self.refuse(pointer, "not_true", because)
 
     def fresh(self, pointer: str, *, now: datetime, at_most: timedelta | None) -> datetime | None:
-        """Return a moment that is not ahead of the clock and, with a limit, not too old."""
+        """Return a moment that is not ahead of the clock; with a limit, note one that is too old."""
         moment = self.moment(pointer)
         if moment is None:
             return None
         if moment > now + CLOCK_LEEWAY:
             self.refuse(pointer, "from_the_future", "is ahead of the clock")
-        elif at_most is not None and now - moment > at_most:
+            return None
+        if at_most is not None and now - moment > at_most:
             self.refuse(pointer, "stale", f"is older than {at_most}")
         return moment
 
@@ -153,6 +160,17 @@ class Examination:
             for name in value:
                 if name not in known:
                     self.refuse(f"{pointer}/{_escape(name)}", "unknown_member", "is not known")
+
+    def _is_in_range(self, pointer: str, number: Decimal) -> bool:
+        exponent = number.as_tuple().exponent
+        if (
+            -_BEYOND < number < _BEYOND
+            and isinstance(exponent, int)
+            and exponent >= -_MOST_DECIMALS
+        ):
+            return True
+        self.refuse(pointer, "out_of_range", "is no figure that was ever measured")
+        return False
 
     def _get(self, pointer: str) -> Any:
         value = _resolve(self.document, pointer)

@@ -26,9 +26,10 @@ def count_cases(report: bytes) -> Counts:
 
     :raises JunitError: when it is no report, or holds no case.
     """
-    # Entities, which can make a small report huge, are declared in a document type only.
-    if b"<!" in report:
-        raise JunitError("a report has no document type")
+    # Entities, which can make a small report huge, are declared in a document type only. Of the
+    # encodings that the parser reads, UTF-16 alone could hide one.
+    if b"<!" in report or b"\0" in report:
+        raise JunitError("a report is UTF-8 and has no document type")
     try:
         root = ET.fromstring(report)  # noqa: S314 - see above
     except ET.ParseError as error:

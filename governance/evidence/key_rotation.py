@@ -40,6 +40,7 @@ ISSUED: Final = "issued"
 PRESENTED: Final = "presented"
 DEEDS: Final = (ROTATED, RETIRED, ISSUED, PRESENTED)
 """What a step does: to a key, or with a token."""
+_LONGEST_DRILL: Final = timedelta(days=1)
 _ACCEPTED: Final = (200, None)
 _NO_TOKEN: Final = (401, "approval_token_invalid")
 _REPLAYED: Final = (409, "approval_token_replayed")
@@ -72,6 +73,7 @@ def verify_key_rotation(
         because="a drill that counts ends as",
     )  # fmt: skip
     _verify_next(examination, executed, terms, now=now)
+    _verify_moments(examination, executed)
 
 
 def find_shown(steps: list[dict[str, Any]]) -> frozenset[str]:
@@ -203,6 +205,18 @@ def _verify_outcomes(examination: Examination, walk: _Walk) -> None:
     for name, kid in (("before", first), ("after", last)):
         stated = examination.text(f"/keys/{name}") if examination.has(f"/keys/{name}") else None
         examination.same(f"/keys/{name}", stated, kid or "none", because="the steps say")
+
+
+def _verify_moments(examination: Examination, executed: datetime | None) -> None:
+    """Check that the steps were done just before the drill was written down."""
+    silent = Examination(examination.document)
+    for index in range(len(silent.items("/steps"))):
+        pointer = f"/steps/{index}/at"
+        at = silent.moment(pointer)
+        if at is None or executed is None:
+            continue
+        if not timedelta() <= executed - at <= _LONGEST_DRILL:
+            examination.refuse(pointer, "out_of_range", "is not of the drill that ended then")
 
 
 def _verify_next(

@@ -78,6 +78,8 @@ class Profile:
     path_aliases: tuple[str, ...] = ()
 
 
+MOST: Final = 10**6
+"""The highest bound that a term takes: hours, days, seconds, users or requests a second."""
 _STRESS: Final = StressTerms()
 _MAX_AGE: Final = Flag("max_artifact_age_hours", "how old the evidence may be; any age without it")
 _COMMIT: Final = Flag("commit", "the commit that is promoted; any without it", "")
@@ -198,7 +200,8 @@ def verify_evidence(profile: Profile, document: Any, terms: Terms, world: World)
         return [Problem("", "not_object", "must be a JSON object")]
     examination = Examination(document)
     profile.verify(examination, terms, world)
-    return [*examination.problems, *find_placeholders(document)]
+    # A figure that several others are compared with is read several times.
+    return list(dict.fromkeys([*examination.problems, *find_placeholders(document)]))
 
 
 def default_terms(profile: Profile) -> dict[str, Any]:

@@ -105,8 +105,8 @@ def _read_envelope(envelope: Any) -> tuple[bytes, list[Any]]:
 def _is_trusted(signature: Any, message: bytes, signers: Mapping[str, str]) -> bool:
     if not isinstance(signature, dict):
         return False
-    public = signers.get(str(signature.get("keyid")))
-    raw = _from_base64(signature.get("sig"))
+    key_id, raw = signature.get("keyid"), _from_base64(signature.get("sig"))
+    public = signers.get(key_id) if isinstance(key_id, str) else None
     if public is None or raw is None:
         return False
     try:
@@ -116,12 +116,17 @@ def _is_trusted(signature: Any, message: bytes, signers: Mapping[str, str]) -> b
 
 
 def _from_base64(text: Any) -> bytes | None:
+    """Return what a text stands for, in either alphabet (DSSE v1); None for another spelling of it."""
     if not isinstance(text, str):
         return None
+    standard = text.replace("-", "+").replace("_", "/")
+    if standard != text and ("+" in text or "/" in text):
+        return None
     try:
-        return base64.b64decode(text.encode("ascii"), validate=True)
+        raw = base64.b64decode(standard.encode("ascii"), validate=True)
     except (ValueError, binascii.Error):
         return None
+    return raw if base64.b64encode(raw).decode() == standard else None
 
 
 def _pre_authentication(payload: bytes) -> bytes:

@@ -28,6 +28,8 @@ ENDPOINTS: Final = (
 )
 """What a capture asks, in turn: six reads of fifty rows, and the gate itself (POST)."""
 GATE: Final = ENDPOINTS[-1]
+FLOOR_ENDPOINT: Final = "/health/live"
+"""A view that does nothing, under the same server and middleware: what HTTP alone costs."""
 REQUIRED_ENDPOINTS: Final = (
     "/api/v1/enforcement/policies",
     "/api/v1/enforcement/ledger?limit=50",
@@ -39,6 +41,12 @@ LIMITING: Final = {
     503: "the server shed load; give it more WEB_REQUESTS_AT_ONCE, or ask with fewer users",
 }
 """Answers that say what a server may be asked, not what it can do."""
+_LONGEST_SECONDS: Final = 7 * 86400
+_SKEW_SECONDS: Final = 1
+"""How far a clock may have been set back between two runs."""
+_NO_ANSWER: Final = 0
+_SUCCESS: Final = 200
+_STATUSES: Final = range(100, 600)
 _PLACES: Final = Decimal("0.0001")
 _MEMBERS: Final = frozenset(
     {
@@ -111,6 +119,7 @@ def verify_stress(examination: Examination, terms: StressTerms, *, now: datetime
     _verify_runtime(examination, terms)
     _verify_thresholds(examination, terms)
     runs = _read_runs(examination)
+    _verify_moments(examination, terms, len(runs), now=now)
     _verify_aggregates(examination, runs)
     _verify_evaluation(examination, terms, runs)
     if examination.has("/floor"):
@@ -175,6 +184,7 @@ def _verify_runtime(examination: Examination, terms: StressTerms) -> None:
         "/runtime/database_engine", engine, terms.required_database_engine,
         because="the release is proven on",
     )  # fmt: skip
+    examination.text("/runtime/database_version")
 
 
 def _verify_thresholds(examination: Examination, terms: StressTerms) -> None:
@@ -208,12 +218,6 @@ def _read_run(
         f"{pointer}/run_index", examination.count(f"{pointer}/run_index"), index + 1,
         because="runs are counted from 1; this one is",
     )  # fmt: skip
-    captured = examination.moment(f"{pointer}/captured_at")
-    finished = examination.moment("/captured_at") if examination.has("/captured_at") else None
-    if captured is not None and finished is not None and captured > finished:
-        examination.refuse(
-            f"{pointer}/captured_at", "out_of_order", "is later than the whole capture"
-        )
     total, failed = _read_counts(examination, f"{pointer}/results")
     histogram = _read_histogram(examination, f"{pointer}/results/latency_histogram")
     if histogram and total is not None:
@@ -225,8 +229,36 @@ def _read_run(
     p99 = _verify_percentile(examination, pointer, histogram, 99)
     _verify_by_endpoint(examination, f"{pointer}/results/by_endpoint", endpoints, (total, failed))
     _verify_statuses(examination, f"{pointer}/results", failed)
+    users = examination.document.get("concurrent_users")
+    if total and isinstance(users, int) and total < users:
+        examination.refuse(
+            f"{pointer}/results/total_requests", "too_few", f"{users} users ask once each at least"
+        )
     throughput = _verify_throughput(examination, pointer, total)
     return RunFigures(total, failed, p95, p99, throughput)
+
+
+def _verify_moments(
+    examination: Examination, terms: StressTerms, runs: int, *, now: datetime
+) -> None:
+    """Check that runs followed one another, each at its full length, and ended before the capture."""
+    document = examination.document
+    length = document.get("duration_seconds")
+    seconds = length if isinstance(length, int) and 0 <= length <= _LONGEST_SECONDS else 0
+    captured = Examination(document).moment("/captured_at")
+    before: datetime | None = None
+    for index in range(runs):
+        pointer = f"/runs/{index}/captured_at"
+        at = examination.fresh(pointer, now=now, at_most=terms.max_age)
+        if at is None:
+            continue
+        if captured is not None and at > captured:
+            examination.refuse(pointer, "out_of_order", "is later than the whole capture")
+        if before is not None and (at - before).total_seconds() < seconds - _SKEW_SECONDS:
+            examination.refuse(
+                pointer, "out_of_order", "is sooner after the run before than a run takes"
+            )
+        before = at
 
 
 def _read_counts(examination: Examination, pointer: str) -> tuple[int | None, int | None]:
@@ -251,6 +283,8 @@ def _read_histogram(examination: Examination, pointer: str) -> list[tuple[Decima
         if bound is None or count is None:
             return []
         buckets.append((bound, count))
+    if buckets and buckets[0][0] <= 0:
+        examination.refuse(f"{pointer}/0/0", "not_positive", "no answer takes no time")
     if any(first[0] >= second[0] for first, second in pairwise(buckets)):
         examination.refuse(pointer, "out_of_order", "its bounds do not ascend")
         return []
@@ -300,6 +334,10 @@ def _verify_statuses(examination: Examination, pointer: str, failed: int | None)
         status = examination.count(f"{pointer}/{index}/0")
         count = examination.count(f"{pointer}/{index}/1")
         total += count or 0
+        if status == _SUCCESS or status not in {None, _NO_ANSWER, *_STATUSES}:
+            examination.refuse(
+                f"{pointer}/{index}/0", "unknown", f"{status} is no failure's status"
+            )
         if status in LIMITING and count:
             examination.refuse(
                 f"{pointer}/{index}",
@@ -350,9 +388,14 @@ def _verify_aggregates(examination: Examination, runs: list[RunFigures]) -> None
 def _verify_floor(examination: Examination) -> None:
     """Check what the reads are said to reach of a view that does nothing."""
     examination.unknown_members("/floor", _FLOOR_MEMBERS)
-    examination.text("/floor/endpoint")
-    examination.number("/floor/p95_response_time")
-    examination.number("/floor/reads_p95_response_time")
+    examination.same(
+        "/floor/endpoint", examination.text("/floor/endpoint"), FLOOR_ENDPOINT,
+        because="the view that does nothing is",
+    )  # fmt: skip
+    for name in ("p95_response_time", "reads_p95_response_time"):
+        p95 = examination.number(f"/floor/{name}")
+        if p95 is not None and p95 <= 0:
+            examination.refuse(f"/floor/{name}", "not_positive", "must be above 0")
     floor = examination.number("/floor/throughput_rps")
     reads = examination.number("/floor/reads_throughput_rps")
     for name, value in (("throughput_rps", floor), ("reads_throughput_rps", reads)):

@@ -11,6 +11,7 @@ from valdrix.kernel.strict_json import StrictJsonError, loads
 
 HOLDS: Final = "holds_release"
 """The label of an alert while which nothing is promoted."""
+_SILENT: Final = frozenset({"inactive", "pending"})
 _WITHIN_SECONDS: Final = 10.0
 _MOST_BYTES: Final = 16 * 1024 * 1024
 
@@ -37,15 +38,23 @@ def ask_prometheus(url: str) -> Watch:
     :raises PrometheusSilent: when it does not answer as Prometheus does.
     """
     watched, firing = set(), set()
-    groups = _get(url, "/api/v1/rules?type=alert").get("groups")
-    for group in groups if isinstance(groups, list) else []:
-        for rule in group.get("rules", []):
-            if rule.get("labels", {}).get(HOLDS) != "true":
+    for group in _objects(_get(url, "/api/v1/rules?type=alert").get("groups")):
+        for rule in _objects(group.get("rules")):
+            labels = rule.get("labels")
+            if not isinstance(labels, dict) or labels.get(HOLDS) != "true":
                 continue
-            watched.add(str(rule.get("name")))
+            name = str(rule.get("name"))
+            watched.add(name)
             if rule.get("state") == "firing":
-                firing.add(str(rule.get("name")))
+                firing.add(name)
+            elif rule.get("state") not in _SILENT or rule.get("health", "ok") != "ok":
+                raise PrometheusSilent(f"{url} cannot tell whether {name} fires")
     return Watch(tuple(sorted(watched)), tuple(sorted(firing)))
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list, none of what is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def is_http_url(text: str) -> bool:

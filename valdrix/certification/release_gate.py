@@ -6,21 +6,33 @@ no bound is refused first.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final
 
 from governance.evidence.domain import Problem
-from governance.evidence.registry import PROFILES, Profile, World, default_terms, verify_evidence
+from governance.evidence.registry import (
+    MOST,
+    PROFILES,
+    Profile,
+    World,
+    default_terms,
+    verify_evidence,
+)
+from valdrix.certification.files import EVIDENCE_BYTES, Unreadable, read_bounded
 from valdrix.certification.holds import HOLDS, PrometheusSilent, ask_prometheus, is_http_url
 from valdrix.certification.suite import run_pytest
 from valdrix.kernel.strict_json import StrictJsonError, loads
 
 _TESTS_WITHIN_SECONDS: Final = 3600
 _SHOWN_LINES: Final = 20
+_YES: Final = frozenset({"1", "true", "yes", "on"})
+_NO: Final = frozenset({"", "0", "false", "no", "off"})
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _MEASURED: Final = ("enforcement", "billing")
 
 
@@ -31,11 +43,13 @@ class Bound:
     :ivar flag: on the command line, without dashes in front.
     :ivar variable: in the environment.
     :ivar term: the verifier's own name for it.
+    :ivar default: what is held when nobody says; None leaves it to the verifier.
     """
 
     flag: str
     variable: str
     term: str
+    default: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +85,7 @@ _AGE: Final = "max_artifact_age_hours"
 # fmt: off
 SLOTS: Final = (
     Slot("stress", "stress-evidence", _STRESS, (
-        Bound("stress-max-age-hours", f"{_STRESS}_MAX_AGE_HOURS", _AGE),
+        Bound("stress-max-age-hours", f"{_STRESS}_MAX_AGE_HOURS", _AGE, Decimal(24)),
         Bound("stress-min-duration-seconds", f"{_STRESS}_MIN_DURATION_SECONDS",
               "min_duration_seconds"),
         Bound("stress-min-concurrent-users", f"{_STRESS}_MIN_CONCURRENT_USERS",
@@ -80,7 +94,7 @@ SLOTS: Final = (
               "required_database_engine"),
     ), always=True),
     Slot("failure_injection", "failure-evidence", _FAILURE, (
-        Bound("failure-max-age-hours", f"{_FAILURE}_MAX_AGE_HOURS", _AGE),
+        Bound("failure-max-age-hours", f"{_FAILURE}_MAX_AGE_HOURS", _AGE, Decimal(48)),
     ), always=True),
     Slot("key_rotation_drill", "key-rotation-drill", _DRILL, (
         Bound("key-rotation-drill-max-age-days", f"{_DRILL}_MAX_AGE_DAYS", "max_drill_age_days"),
@@ -162,38 +176,58 @@ def plan_gate(given: Mapping[str, Any], environment: Mapping[str, str]) -> list[
     :param given: the value of each flag that was set, by the flag.
     :raises GateRefused: naming everything that is missing or no bound.
     """
-    steps, faults = [], []
+    steps: list[Step] = []
+    faults: list[str] = []
     for slot in SLOTS:
         path = given.get(slot.path_flag) or environment.get(f"{slot.prefix}_PATH")
-        required = given.get(slot.required_flag) or _is_yes(
-            environment.get(f"{slot.prefix}_REQUIRED")
-        )
-        terms = default_terms(PROFILES[slot.profile])
-        for bound in slot.bounds:
-            text = given.get(bound.flag) or environment.get(bound.variable)
-            if text is None:
-                continue
-            value = _read_bound(text, terms[bound.term])
-            if value is None:
-                faults.append(f"--{bound.flag} ({bound.variable}): {text!r} is no bound above 0")
-            terms[bound.term] = value
-        if path and Path(path).is_file():
+        required = slot.always or given.get(slot.required_flag)
+        said = _read_yes(environment.get(f"{slot.prefix}_REQUIRED", ""))
+        if said is None:
+            faults.append(f"{slot.prefix}_REQUIRED: says neither yes nor no")
+        terms = _read_terms(slot, given, environment, faults)
+        if path and _is_file(path):
             steps.append(Step(PROFILES[slot.profile], Path(path), terms))
         elif path:
             faults.append(f"--{slot.path_flag} ({slot.prefix}_PATH): there is no file {path}")
-        elif required or slot.always:
+        elif required or said:
             faults.append(f"--{slot.path_flag} ({slot.prefix}_PATH): {slot.profile} is required")
     if faults:
         raise GateRefused("\n".join(faults))
     return steps
 
 
+def bind_to_commit(steps: list[Step], given: str | None, here: str | None) -> list[Step]:
+    """Return the steps with the commit that is promoted, for evidence that is of one commit.
+
+    :param given: the commit as it was said on the command line.
+    :param here: the commit that is checked out, whose tests are run; None where there is none.
+    :raises GateRefused: when they are two, or when none is known and evidence is of one.
+    """
+    if given is not None and not _COMMIT.fullmatch(given):
+        raise GateRefused(f"--commit: {given!r} is no 40 hexadecimal digits")
+    if None not in {given, here} and given != here:
+        raise GateRefused(f"--commit: the tests would be run on {here}")
+    commit = given or here
+    names = [step.profile.name for step in steps if "commit" in step.terms]
+    if names and commit is None:
+        raise GateRefused(
+            f"--commit: {', '.join(names)} is of a commit, and this is no clone of one"
+        )
+    return [
+        replace(step, terms={**step.terms, "commit": commit}) if "commit" in step.terms else step
+        for step in steps
+    ]
+
+
 def verify_step(step: Step, world: World) -> Result:
     """Verify one piece of evidence."""
     try:
-        problems = verify_evidence(step.profile, loads(step.path.read_bytes()), step.terms, world)
+        body = read_bounded(step.path, EVIDENCE_BYTES)
+        problems = verify_evidence(step.profile, loads(body), step.terms, world)
     except StrictJsonError as error:
         problems = [Problem("", "malformed_json", str(error))]
+    except Unreadable as error:
+        problems = [Problem("", "unreadable", str(error))]
     return Result(step.profile.name, step.profile.says, tuple(map(str, problems)))
 
 
@@ -227,7 +261,8 @@ def run_suite(tell: Callable[[str], None] = lambda _: None) -> list[Result]:
         )  # fmt: skip
         files = read_coverage(report)
     said = finished.tail[-1] if finished.tail else "nothing was said"
-    failed = finished.tail[-_SHOWN_LINES:] if finished.exit_code else ()
+    ended = f"the tests ended with {finished.exit_code}"
+    failed = (*finished.tail[-_SHOWN_LINES:], ended) if finished.exit_code else ()
     return [
         Result("tests", said, failed),
         *(hold_floor(floor, files) for floor in FLOORS),
@@ -235,11 +270,13 @@ def run_suite(tell: Callable[[str], None] = lambda _: None) -> list[Result]:
 
 
 def read_coverage(report: Path) -> dict[str, Any]:
-    """Return the files of a coverage report, none when there is no report."""
-    if not report.exists():
+    """Return the files of a coverage report, none when there is no report or only half of one."""
+    try:
+        document = loads(report.read_bytes())
+    except (OSError, StrictJsonError):
         return {}
-    files: dict[str, Any] = loads(report.read_bytes())["files"]
-    return files
+    files = document.get("files") if isinstance(document, dict) else None
+    return files if isinstance(files, dict) else {}
 
 
 def hold_floor(floor: Floor, files: Mapping[str, Any]) -> Result:
@@ -259,6 +296,31 @@ def hold_floor(floor: Floor, files: Mapping[str, Any]) -> Result:
     return Result(f"coverage of {floor.name}", says, () if percent >= floor.percent else (says,))
 
 
+def _read_terms(
+    slot: Slot, given: Mapping[str, Any], environment: Mapping[str, str], faults: list[str]
+) -> dict[str, Any]:
+    """Return the terms of a slot's profile, and note what is no bound."""
+    terms = default_terms(PROFILES[slot.profile])
+    for bound in slot.bounds:
+        flag = given.get(bound.flag)
+        text = environment.get(bound.variable) if flag is None else flag
+        if text is None:
+            terms[bound.term] = bound.default or terms[bound.term]
+            continue
+        value = _read_bound(text, terms[bound.term])
+        if value is None:
+            faults.append(f"--{bound.flag} ({bound.variable}): {text!r} is no bound above 0")
+        terms[bound.term] = value
+    return terms
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # A name that no file can have.
+        return False
+
+
 def _read_bound(text: object, default: object) -> Any:
     """Return a bound of the default's type, or None when it is not above zero."""
     if isinstance(default, str):
@@ -267,12 +329,16 @@ def _read_bound(text: object, default: object) -> Any:
         value = Decimal(str(text))
     except InvalidOperation:
         return None
-    if not value.is_finite() or value <= 0:
+    if not value.is_finite() or not 0 < value <= MOST:
         return None
     if isinstance(default, int):
         return int(value) if value == int(value) else None
     return value
 
 
-def _is_yes(text: str | None) -> bool:
-    return text is not None and text.strip().lower() in {"1", "true", "yes"}
+def _read_yes(text: str) -> bool | None:
+    """Return what a variable says, False for an empty one; None for a text that says neither."""
+    said = text.strip().lower()
+    if said in _YES:
+        return True
+    return False if said in _NO else None

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from governance.evidence.stress import (
     ENDPOINTS,
+    FLOOR_ENDPOINT,
     GATE,
     LIMITING,
     PROFILE,
@@ -33,8 +34,6 @@ from valdrix.certification.load import (
 )
 from valdrix.kernel.strict_json import StrictJsonError, loads
 
-FLOOR_ENDPOINT: Final = "/health/live"
-"""A view that does nothing, under the same server and middleware: what HTTP alone costs."""
 _FLOOR_SECONDS: Final = 5.0
 _TICK: Final = Decimal(str(TICK_SECONDS))
 

@@ -56,6 +56,18 @@ def read_signing_key(*, key_id: str, seed: str) -> SigningKey:
     return SigningKey(key_id, Ed25519PrivateKey.from_private_bytes(raw))
 
 
+def check_public_key(*, key_id: str, public_text: str) -> None:
+    """Check that a key id and a public key are well formed.
+
+    :param public_text: 32 bytes in base64url.
+    :raises SigningKeyError: when either is not.
+    """
+    if not _KEY_ID.fullmatch(key_id):
+        raise SigningKeyError("the key id must have 1 to 64 letters, digits, dots, - or _")
+    if len(decode(public_text)) != SEED_BYTES:
+        raise SigningKeyError(f"the public key must have {SEED_BYTES} bytes in base64url")
+
+
 def is_signed(data: bytes, *, signature: str, public_text: str) -> bool:
     """Tell whether a signature of bytes was made with a public key's private half.
 

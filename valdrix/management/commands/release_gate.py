@@ -6,19 +6,30 @@ import os
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from valdrix.certification.commit import NoCommit, read_commit
 from valdrix.certification.release_gate import (
     SLOTS,
     GateRefused,
     Result,
     ask_alerts,
+    bind_to_commit,
     find_prometheus,
     plan_gate,
     run_suite,
     verify_step,
 )
 from valdrix.management.commands.verify_evidence import build_world
+
+
+def find_commit_here() -> str | None:
+    """Return the commit that is checked out, None where this is no clone."""
+    try:
+        return read_commit(settings.BASE_DIR).id
+    except NoCommit:
+        return None
 
 
 class Command(BaseCommand):
@@ -39,13 +50,18 @@ class Command(BaseCommand):
             metavar="URL",
             help="ask it whether an alert holds the release; or ENFORCEMENT_PROMETHEUS_URL",
         )
+        parser.add_argument(
+            "--commit", metavar="ID", help="what is promoted, where this is no clone"
+        )
         parser.add_argument("--dry-run", action="store_true", help="say what would be done")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Refuse what is missing, then verify, test, and print the summary."""
         given = {name.replace("_", "-"): value for name, value in options.items()}
         try:
-            steps = plan_gate(given, os.environ)
+            steps = bind_to_commit(
+                plan_gate(given, os.environ), options["commit"], find_commit_here()
+            )
             prometheus = find_prometheus(given, os.environ)
         except GateRefused as error:
             raise CommandError(f"nothing was run:\n{error}", returncode=2) from error

@@ -13,9 +13,17 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from governance.evidence.checklists import Repository
 from governance.evidence.domain import Problem
-from governance.evidence.registry import PROFILES, Flag, Profile, World, verify_evidence
+from governance.evidence.registry import MOST, PROFILES, Flag, Profile, World, verify_evidence
 from valdrix.certification.commit import find_source_digest
-from valdrix.kernel.signing import SigningKeyError, decode
+from valdrix.certification.files import (
+    EVIDENCE_BYTES,
+    Unreadable,
+    find_in,
+    read_beside,
+    read_bounded,
+    read_text_in,
+)
+from valdrix.kernel.signing import SigningKeyError, check_public_key
 from valdrix.kernel.strict_json import StrictJsonError, loads
 
 
@@ -53,9 +61,9 @@ class Command(BaseCommand):
         profile = PROFILES[options["profile"]]
         path: Path = options["evidence_path"]
         try:
-            body = path.read_bytes()
-        except OSError as error:
-            raise CommandError(f"{path} cannot be read: {error.strerror}", returncode=2) from error
+            body = read_bounded(path, EVIDENCE_BYTES)
+        except Unreadable as error:
+            raise CommandError(str(error), returncode=2) from error
         problems = verify_file(
             profile, body, {flag.name: options[flag.name] for flag in profile.flags},
             build_world(path, options["signer"]),
@@ -90,9 +98,12 @@ def build_world(path: Path, signers: list[str]) -> World:
     """
     return World(
         now=datetime.now(UTC),
-        repository=Repository(has=_is_in_repository, read=_read_text),
+        repository=Repository(
+            has=lambda name: find_in(settings.BASE_DIR, name) is not None,
+            read=lambda name: read_text_in(settings.BASE_DIR, name),
+        ),
         signers=_read_signers(signers),
-        beside=lambda name: _read_beside(path.parent, name),
+        beside=lambda name: read_beside(path.parent, name),
         source=lambda commit: find_source_digest(settings.BASE_DIR, commit),
     )
 
@@ -110,7 +121,7 @@ def _add_flag(parser: Any, flag: Flag) -> None:
 
 
 def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) and int(text) > 0):
         raise ValueError(text)
     return int(text)
 
@@ -120,7 +131,7 @@ def _decimal(text: str) -> Decimal:
         value = Decimal(text)
     except InvalidOperation:
         raise ValueError(text) from None
-    if not value.is_finite() or value <= 0:
+    if not value.is_finite() or not 0 < value <= MOST:
         raise ValueError(text)
     return value
 
@@ -130,33 +141,19 @@ def _hours(text: str) -> Decimal:
 
 
 def _read_signers(signers: list[str]) -> dict[str, str]:
-    trusted = {}
+    trusted: dict[str, str] = {}
     for text in signers:
         key_id, _, public = text.partition("=")
         try:
-            decode(public)
+            check_public_key(key_id=key_id, public_text=public)
         except SigningKeyError as error:
             raise CommandError(f"--signer {key_id}: {error}", returncode=2) from error
-        trusted[key_id] = public
+        if trusted.setdefault(key_id, public) != public:
+            raise CommandError(f"--signer {key_id}: it has two keys", returncode=2)
     key = settings.EXPORT_SIGNING_KEY
     if not trusted and key is not None:
         trusted[key.key_id] = key.public_text
     return trusted
-
-
-def _is_in_repository(name: str) -> bool:
-    path = (settings.BASE_DIR / name).resolve()
-    return path.is_relative_to(settings.BASE_DIR) and path.exists()
-
-
-def _read_text(name: str) -> str | None:
-    return (settings.BASE_DIR / name).read_text() if _is_in_repository(name) else None
-
-
-def _read_beside(folder: Path, name: str) -> bytes | None:
-    """Return a file of the folder itself: evidence names no other place."""
-    path = folder / name
-    return path.read_bytes() if Path(name).name == name and path.is_file() else None
 
 
 def _to_json(profile: Profile, path: Path, problems: list[Problem]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -311,6 +311,21 @@ def telemetry_c1() -> dict[str, Any]:
         ],
     }
     return {**document, "evidence_hash": evidence_hash(document)}
+
+
+def captured_at(document: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Return a copy whose moments are all as long before a moment as they are before ``NOW``."""
+    return dict(_moved(document, now - NOW))
+
+
+def _moved(value: Any, by: timedelta) -> Any:
+    if isinstance(value, dict):
+        return {name: _moved(child, by) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_moved(child, by) for child in value]
+    if isinstance(value, str) and value.startswith("2026-11-26T"):
+        return (datetime.fromisoformat(value) + by).isoformat()
+    return value
 
 
 def edited(document: dict[str, Any], pointer: str, value: Any) -> dict[str, Any]:

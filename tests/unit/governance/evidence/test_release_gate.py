@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
@@ -17,8 +19,10 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from tests.unit.governance.evidence import documents
-from tests.unit.governance.evidence.documents import build_world, edited
+from tests.unit.governance.evidence.documents import build_world, captured_at, edited
+from tests.unit.governance.evidence.test_statements import SIGNERS, envelope
 from tests.unit.governance.evidence.test_verify_command import write
+from valdrix.certification import release_gate
 from valdrix.certification.release_gate import (
     FLOORS,
     SLOTS,
@@ -29,18 +33,23 @@ from valdrix.certification.release_gate import (
     hold_floor,
     plan_gate,
     read_coverage,
+    run_suite,
     verify_step,
 )
-from valdrix.certification.suite import build_test_environment
+from valdrix.certification.suite import Finished, build_test_environment
 from valdrix.management.commands import release_gate as command
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Any]:
     """Give flags that name sound evidence of the two profiles that are always required."""
+    now = datetime.now(UTC)
+    stress, failure = (
+        captured_at(one(), now) for one in (documents.stress, documents.failure_injection)
+    )
     return {
-        "stress-evidence-path": write(tmp_path / "stress.json", documents.stress()),
-        "failure-evidence-path": write(tmp_path / "failure.json", documents.failure_injection()),
+        "stress-evidence-path": write(tmp_path / "stress.json", stress),
+        "failure-evidence-path": write(tmp_path / "failure.json", failure),
     }
 
 
@@ -50,7 +59,7 @@ def test_flags_set_paths_and_bounds(files: dict[str, Any]) -> None:
     assert (stress.profile.name, failure.profile.name) == ("stress", "failure_injection")
     assert stress.terms["max_artifact_age_hours"] == Decimal(24)
     assert stress.terms["min_concurrent_users"] == 20
-    assert failure.terms["max_artifact_age_hours"] is None
+    assert failure.terms["max_artifact_age_hours"] == Decimal(48), "what nobody said is strict"
 
 
 def test_the_environment_says_what_flags_do_not(files: dict[str, Any]) -> None:
@@ -78,6 +87,14 @@ def test_the_environment_says_what_flags_do_not(files: dict[str, Any]) -> None:
         ({}, {"ENFORCEMENT_KEY_ROTATION_DRILL_MAX_AGE_DAYS": "NaN"}, "DRILL_MAX_AGE_DAYS"),
         ({"ci-green-required": True}, {}, "--ci-green-path"),
         ({}, {"ENFORCEMENT_TELEMETRY_C1_REQUIRED": "true"}, "--telemetry-c1-path"),
+        ({}, {"ENFORCEMENT_TELEMETRY_C1_REQUIRED": "on"}, "--telemetry-c1-path"),
+        ({}, {"ENFORCEMENT_TELEMETRY_C1_REQUIRED": "ja"}, "says neither yes nor no"),
+        ({"stress-max-age-hours": ""}, {}, "--stress-max-age-hours"),
+        ({"stress-max-age-hours": "1e30"}, {}, "--stress-max-age-hours"),
+        ({}, {"ENFORCEMENT_STRESS_EVIDENCE_MAX_AGE_HOURS": ""}, "--stress-max-age-hours"),
+        ({"stress-evidence-path": "x" * 5000}, {}, "there is no file"),
+        ({"stress-evidence-path": "."}, {}, "there is no file"),
+        ({"stress-evidence-path": "/dev/zero"}, {}, "there is no file"),
     ],
 )
 def test_what_is_missing_or_no_bound_is_refused_first(
@@ -96,15 +113,112 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
 
 
 def test_evidence_is_verified_with_the_gate_s_bounds(files: dict[str, Any], tmp_path: Path) -> None:
+    world = replace(build_world(), now=datetime.now(UTC))
     stress, _ = plan_gate(files, {})
-    assert verify_step(stress, build_world()).passed
+    assert verify_step(stress, world).passed
     strict, _ = plan_gate({**files, "stress-min-concurrent-users": "50"}, {})
-    (fault,) = verify_step(strict, build_world()).faults
+    (fault,) = verify_step(strict, world).faults
     assert "/concurrent_users" in fault
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     step, _ = plan_gate({**files, "stress-evidence-path": str(broken)}, {})
-    assert "malformed_json" in verify_step(step, build_world()).faults[0]
+    assert "malformed_json" in verify_step(step, world).faults[0]
+    broken.unlink()
+    assert "unreadable" in verify_step(step, world).faults[0]
+
+
+def test_evidence_of_a_day_that_is_over_does_not_pass_a_gate_that_nobody_gave_a_bound(
+    files: dict[str, Any],
+) -> None:
+    later = replace(build_world(), now=datetime.now(UTC) + timedelta(hours=49))
+    for step in plan_gate(files, {}):
+        assert any("stale" in fault for fault in verify_step(step, later).faults)
+
+
+SPOILT = {
+    "stress": "/meets_targets",
+    "failure_injection": "/summary/overall_passed",
+    "key_rotation_drill": "/post_drill_status",
+    "jwt_bcp": "/controls/0/status",
+    "ssdf_traceability": "/practices/0/status",
+    "post_closure_sanity": "/dimensions/0/tests/0",
+    "ci_green": "/exit_code",
+    "attestation": "/signatures/0/sig",
+    "telemetry_c1": "/all_invariants_held",
+}
+
+
+@pytest.fixture
+def all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Give a flag for every profile's file, sound evidence all of it, of the commit that is here."""
+    monkeypatch.setattr(command, "build_world", lambda *_: build_world(signers=SIGNERS))
+    monkeypatch.setattr(command, "find_commit_here", lambda: documents.COMMIT)
+    monkeypatch.setattr(command, "run_suite", lambda **_: [Result("tests", "7 passed")])
+    return {
+        slot.path_flag: write(tmp_path / f"{slot.profile}.json", sound(slot.profile))
+        for slot in SLOTS
+    }
+
+
+def sound(profile: str) -> dict[str, Any]:
+    return envelope() if profile == "attestation" else dict(getattr(documents, profile)())
+
+
+def gate(files: dict[str, Any], *more: str) -> tuple[int, str]:
+    return run(*(f"--{flag}={path}" for flag, path in files.items()), *more)
+
+
+@pytest.mark.parametrize("spoilt", [*([one] for one in SPOILT), ["ci_green", "stress"], [*SPOILT]])
+def test_whatever_is_wrong_is_named_and_the_gate_stays_shut(
+    all_files: dict[str, Any], spoilt: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gate(all_files)[0] == 0
+    monkeypatch.setattr(command, "run_suite", lambda **_: pytest.fail("the tests ran"))
+    for name in spoilt:
+        path = Path(next(one for one in all_files.values() if Path(one).stem == name))
+        write(path, edited(sound(name), SPOILT[name], "no"))
+    code, said = gate(all_files)
+    assert code == 1
+    failed = said.rsplit("not to be promoted: ", 1)[1].split(", ")
+    assert failed == [slot.profile for slot in SLOTS if slot.profile in spoilt]
+    assert said.count("FAIL  ") == len(spoilt)
+
+
+def test_every_set_of_missing_files_is_refused_with_exactly_their_names(
+    all_files: dict[str, Any],
+) -> None:
+    for number in range(1, 1 << len(SLOTS)):
+        missing = {slot.path_flag for place, slot in enumerate(SLOTS) if number >> place & 1}
+        given: dict[str, Any] = {slot.required_flag: True for slot in SLOTS}
+        given |= {flag: path for flag, path in all_files.items() if flag not in missing}
+        with pytest.raises(GateRefused) as refused:
+            plan_gate(given, {})
+        named = {line.split(" ")[0].removeprefix("--") for line in str(refused.value).split("\n")}
+        assert named == missing
+
+
+def test_evidence_is_of_the_commit_that_is_promoted(
+    all_files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "find_commit_here", lambda: "c" * 40)
+    code, said = gate(all_files)
+    assert (code, said.rsplit(": ", 1)[1]) == (1, "ci_green, attestation")
+    assert said.count(f"what is promoted is {'c' * 40}") == 2
+    assert gate(all_files, f"--commit={documents.COMMIT}")[0] == 2
+    monkeypatch.setattr(command, "find_commit_here", lambda: None)
+    code, said = gate(all_files)
+    assert code == 2
+    assert "--commit: ci_green, attestation is of a commit" in said
+    assert gate(all_files, "--commit=main")[0] == 2
+    assert gate(all_files, f"--commit={documents.COMMIT}")[0] == 0
+
+
+def test_tests_that_end_without_a_word_did_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = Finished(exit_code=-9, tail=())
+    monkeypatch.setattr(release_gate, "run_pytest", lambda *_, **__: killed)
+    tests, *floors = run_suite()
+    assert tests.faults == ("the tests ended with -9",)
+    assert not any(floor.passed for floor in floors)
 
 
 def covered(folder: str, statements: int, lines: int) -> dict[str, Any]:
@@ -124,6 +238,9 @@ def test_a_part_that_is_empty_fails_its_floor(tmp_path: Path) -> None:
     for floor in FLOORS:
         assert not hold_floor(floor, covered("elsewhere/", 10, 10)).passed
     assert read_coverage(tmp_path / "none.json") == {}
+    for half in ("", '{"files": {"enf', "[]", '{"files": 7}'):
+        (tmp_path / "half.json").write_text(half)
+        assert read_coverage(tmp_path / "half.json") == {}
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -219,6 +336,13 @@ def test_an_alert_that_holds_the_release_holds_it() -> None:
         (b'{"status": "error"}', 503, "503"),
         (b'{"data": {"groups": []}}', 200, "holds_release"),
         (b'{"data": {"groups": 7}}', 200, "holds_release"),
+        (b'{"data": {"groups": [7, {"rules": [7, {"labels": 7}]}]}}', 200, "holds_release"),
+        (rules("resting", "pending"), 200, "cannot tell whether BurnFast fires"),
+        (
+            rules("inactive", "pending").replace(b'"BurnSlow"', b'"Slow","health":"err"'),
+            200,
+            "Slow",
+        ),
     ],
 )
 def test_a_prometheus_that_cannot_say_no_is_no_yes(body: bytes, status: int, said: str) -> None:

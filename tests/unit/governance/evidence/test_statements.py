@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from governance.evidence.attestation import ARTIFACTS, BUILD_TYPE, PREDICATE_TYPE
 from governance.evidence.registry import PROFILES, verify_evidence
 from governance.evidence.statements import (
+    PAYLOAD_TYPE,
     StatementError,
     build_statement,
     find_subject,
@@ -28,7 +30,7 @@ from tests.unit.governance.evidence.documents import (
     sha256,
 )
 from valdrix.kernel.canonical import canonical_bytes
-from valdrix.kernel.signing import SigningKey, encode, read_signing_key
+from valdrix.kernel.signing import SigningKey, decode, encode, read_signing_key
 
 KEY = read_signing_key(key_id="release-1", seed=encode(bytes(range(32))))
 STRANGER = read_signing_key(key_id="release-1", seed=encode(bytes(range(1, 33))))
@@ -54,6 +56,42 @@ def envelope(signed: dict[str, Any] | None = None, key: SigningKey = KEY) -> dic
     return sign_statement(statement() if signed is None else signed, key)
 
 
+def signed_over(message: bytes) -> dict[str, Any]:
+    """Return the usual envelope with a signature over some other message."""
+    signature = base64.b64encode(decode(KEY.sign(message))).decode()
+    return edited(envelope(), "/signatures/0/sig", signature)
+
+
+def signed(payload: bytes) -> dict[str, Any]:
+    """Return the envelope of any payload, rightly signed."""
+    made = signed_over(encode_before(payload))
+    return {**made, "payload": base64.b64encode(payload).decode()}
+
+
+def encode_before(payload: bytes, kind: bytes = PAYLOAD_TYPE.encode(), more: int = 0) -> bytes:
+    """Return what DSSE signs, of another type or with another length where a test wants that."""
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload) + more, payload)
+
+
+def respelled(pointer: str, spell: Callable[[str], str]) -> dict[str, Any]:
+    """Return an envelope whose base64 text at a pointer is spelled in another way."""
+    document = envelope()
+    text = document["payload"] if pointer == "/payload" else document["signatures"][0]["sig"]
+    assert spell(text) != text
+    return edited(document, pointer, spell(text))
+
+
+def to_another_tail(text: str) -> str:
+    """Return a text whose last digit has bits that stand for nothing."""
+    digits = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    stem = text.rstrip("=")
+    return stem[:-1] + digits[digits.index(stem[-1]) + 1] + text[len(stem) :]
+
+
+PAYLOAD = canonical_bytes(statement())
+SIG = "/signatures/0/sig"
+
+
 def with_payload(document: dict[str, Any]) -> dict[str, Any]:
     payload = base64.b64encode(canonical_bytes(document)).decode()
     return {**envelope(), "payload": payload}
@@ -68,6 +106,35 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "a signature that is none": lambda: edited(envelope(), "/signatures/0/sig", "AAAA"),
     "a signature that is no text": lambda: edited(envelope(), "/signatures/0/sig", 7),
     "a payload that is no base64": lambda: {**envelope(), "payload": "%%%"},
+    "a signature over the payload alone": lambda: signed_over(PAYLOAD),
+    "a signature over the payload's text": lambda: signed_over(
+        encode_before(base64.b64encode(PAYLOAD))
+    ),
+    "a signature of another payload type": lambda: signed_over(
+        encode_before(PAYLOAD, b"application/json")
+    ),
+    "a signature of another length": lambda: signed_over(encode_before(PAYLOAD, more=1)),
+    "a signature over nothing": lambda: signed_over(b""),
+    "a key id that is no text": lambda: edited(envelope(), "/signatures/0/keyid", 7),
+    "no key id": lambda: edited(envelope(), "/signatures/0/keyid", ...),
+    "signatures that are no list": lambda: {
+        **envelope(),
+        "signatures": envelope()["signatures"][0],
+    },
+    "a payload with a line break": lambda: respelled(
+        "/payload", lambda one: one[:8] + "\n" + one[8:]
+    ),
+    "a payload with more padding": lambda: respelled("/payload", lambda one: one + "="),
+    "a payload with a blank": lambda: respelled("/payload", lambda one: one + " "),
+    "a payload of both alphabets": lambda: {**envelope(), "payload": "+_+_"},
+    "a signature without its padding": lambda: respelled(SIG, lambda one: one.rstrip("=")),
+    "a signature with bits too many": lambda: respelled(SIG, to_another_tail),
+    "signed, a key twice": lambda: signed(PAYLOAD[:-1] + b',"_type":"x"}'),
+    "signed, NaN": lambda: signed(PAYLOAD[:-1] + b',"a":NaN}'),
+    "signed, nested without end": lambda: signed(b"[" * 5000 + b"]" * 5000),
+    "signed, no UTF-8": lambda: signed(b"\xff"),
+    "signed, nothing": lambda: signed(b""),
+    "signed, a list": lambda: signed(b"[]"),
     "no envelope": list,
     "no statement": lambda: sign_statement({"_type": "other"}, KEY),
 }
@@ -81,6 +148,27 @@ def test_one_trusted_signature_among_others_is_enough() -> None:
     both = envelope(key=STRANGER)
     both["signatures"] += envelope()["signatures"]
     assert open_envelope(both, signers=SIGNERS) == statement()
+
+
+def test_a_statement_is_read_in_either_alphabet_of_base64() -> None:
+    """DSSE allows both, and other tools write the other one."""
+    noisy = {**statement(), "predicate": {"note": "\u00ff\u00bf" * 40}}
+    usual = envelope(noisy)
+    spelt = json.loads(json.dumps(usual).replace("+", "-"))
+    spelt["payload"] = spelt["payload"].replace("/", "_")
+    spelt["signatures"][0]["sig"] = spelt["signatures"][0]["sig"].replace("/", "_")
+    spelt["payloadType"] = usual["payloadType"]
+    assert (spelt["payload"], spelt["signatures"]) != (usual["payload"], usual["signatures"])
+    assert open_envelope(spelt, signers=SIGNERS) == noisy
+
+
+def test_many_signatures_of_strangers_hide_nothing() -> None:
+    crowd = envelope()
+    crowd["signatures"] = envelope(key=STRANGER)["signatures"] * 500
+    with pytest.raises(StatementError):
+        open_envelope(crowd, signers=SIGNERS)
+    crowd["signatures"] += envelope()["signatures"]
+    assert open_envelope(crowd, signers=SIGNERS) == statement()
 
 
 @pytest.mark.parametrize("name", REFUSED)

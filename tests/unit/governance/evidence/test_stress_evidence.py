@@ -106,6 +106,31 @@ EDITS: tuple[tuple[str, Any, str], ...] = (
     ("/meets_targets", False, "/meets_targets"),
     ("/runtime/host", "db.example.com", "/runtime/host"),
     ("/note", "all good", "/note"),
+    ("/concurrent_users", 316, "/runs/0/results/total_requests"),
+    ("/concurrent_users", 10**15, "/concurrent_users"),
+    ("/runtime/database_version", ..., "/runtime/database_version"),
+    ("/floor/endpoint", "/health", "/floor/endpoint"),
+    ("/floor/p95_response_time", 0, "/floor/p95_response_time"),
+    ("/floor/reads_p95_response_time", Decimal(-1), "/floor/reads_p95_response_time"),
+    ("/floor/throughput_rps", Decimal("1e999999"), "/floor/throughput_rps"),
+    ("/runs/0/captured_at", "2026-11-25T11:00:00+00:00", "/runs/0/captured_at"),
+    ("/runs/1/captured_at", "2026-11-26T10:51:20+00:00", "/runs/1/captured_at"),
+    ("/runs/1/results/elapsed_seconds", Decimal("1e-999999"), "/runs/1/results/elapsed_seconds"),
+    (
+        "/runs/0/results/latency_histogram/0/0",
+        Decimal(0),
+        "/runs/0/results/latency_histogram/0/0",
+    ),
+    (
+        "/runs/0/results/failures_by_status/0/0",
+        200,
+        "/runs/0/results/failures_by_status/0/0",
+    ),
+    (
+        "/runs/0/results/failures_by_status/0/0",
+        999,
+        "/runs/0/results/failures_by_status/0/0",
+    ),
 )
 
 
@@ -123,6 +148,11 @@ def test_consistent_figures_verify() -> None:
 def test_no_single_edit_verifies(pointer: str, value: Any, complaint: str) -> None:
     problems = verify(edited(stress(), pointer, value))
     assert complaint in {problem.pointer for problem in problems}, problems
+
+
+def test_a_figure_that_is_read_often_is_complained_of_once() -> None:
+    problems = verify(edited(stress(), "/duration_seconds", "30"))
+    assert [problem.code for problem in problems] == ["not_count"]
 
 
 def test_each_edit_has_a_message_of_its_own() -> None:

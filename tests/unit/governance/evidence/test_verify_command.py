@@ -13,7 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from tests.unit.governance.evidence import documents
-from tests.unit.governance.evidence.documents import edited
+from tests.unit.governance.evidence.documents import captured_at, edited
 from tests.unit.governance.evidence.test_statements import DIGESTS, KEY, envelope
 
 
@@ -54,7 +54,7 @@ def test_every_problem_is_said_with_its_pointer(tmp_path: Path) -> None:
 
 
 def test_figures_are_compared_exactly_as_they_are_written(tmp_path: Path) -> None:
-    path = write(tmp_path / "stress.json", documents.stress())
+    path = write(tmp_path / "stress.json", captured_at(documents.stress(), datetime.now(UTC)))
     assert run("stress", "--evidence-path", path)[0] == 0
     code, said = run("stress", "--evidence-path", path, "--max-p95-seconds", "1.5")
     assert code == 1
@@ -112,7 +112,7 @@ def test_an_attestation_is_checked_against_the_files_beside_it(tmp_path: Path) -
 
 def test_the_seed_s_spellings_of_the_path_are_taken(tmp_path: Path) -> None:
     now = datetime.now(UTC)
-    drill = edited(documents.key_rotation_drill(), "/executed_at", now.isoformat())
+    drill = captured_at(documents.key_rotation_drill(), now)
     due = now.date().replace(year=now.year + 1)
     path = write(tmp_path / "drill.json", edited(drill, "/next_drill_due_on", due.isoformat()))
     arguments = ("key_rotation_drill", "--drill-path", path, "--max-drill-age-days", "400")
