@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from enforcement.adapters.cloud_event import SPEC_VERSION
-from enforcement.adapters.cloud_event_gate import DATA_FIELDS, DEFAULT_ACTION
+from enforcement.adapters.cloud_event_gate import DATA_FIELDS, DEFAULT_ACTION, EXTENSIONS
 from enforcement.adapters.terraform_schema import GATE_BODY_SCHEMA
 from enforcement.api.gate_schema import BATCH_RESPONSE_SCHEMA, GATE_RESPONSE_SCHEMA
 from enforcement.api.gates import BATCH_LIMIT
@@ -32,6 +32,21 @@ def _text(description: str, *, is_optional: bool = True, **more: Any) -> _Schema
     }
 
 
+_INTEGERS: Final = {"minimum": -(2**31), "maximum": 2**31 - 1}
+
+
+def _extension(name: str) -> _Schema:
+    """Return the schema of the attribute that stands for a gate body's field; null is absent."""
+    field = GATE_BODY_SCHEMA["properties"][name]
+    description = f"The gate body's `{name}`, for events whose data are something else."
+    if name == "dry_run":
+        return {"enum": [True, False, "true", "false", None], "description": description}
+    if name.startswith("estimated_"):
+        types = ["string", "integer", "null"]
+        return {**field, **_INTEGERS, "type": types, "description": description}
+    return {**field, "type": ["string", "null"], "description": description}
+
+
 _EXAMPLE: Final[_Schema] = {
     "specversion": SPEC_VERSION,
     "id": "9f0c1a52",
@@ -52,8 +67,7 @@ EVENT_SCHEMA: Final[_Schema] = {
         "type": ["string", "boolean", "integer", "null"],
         "maxLength": 2000,
         "pattern": _PLAIN,
-        "minimum": -(2**31),
-        "maximum": 2**31 - 1,
+        **_INTEGERS,
     },
     "propertyNames": {"pattern": "^(?:[a-z0-9]{1,64}|data_base64)$"},
     "maxProperties": 100,
@@ -96,7 +110,7 @@ EVENT_SCHEMA: Final[_Schema] = {
             "pattern": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
             "description": "The data where they are no JSON; never beside `data`.",
         },
-        "expectedrequestfingerprint": _text("409 when the event asks something else."),
+        **{extension: _extension(name) for extension, name in EXTENSIONS.items()},
     },
     "examples": [_EXAMPLE],
 }
