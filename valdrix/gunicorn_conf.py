@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -13,6 +14,8 @@ _METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 _AT_ONCE: Final = "WEB_REQUESTS_AT_ONCE"
 
 SWITCH_SECONDS: Final = 0.001
+COLLECT_AFTER: Final = 20_000
+"""So many more objects made than freed before the collector looks for cycles; a request makes few."""
 
 # Threads of one process settle together what they ask for one tenant.
 worker_class = "valdrix.gunicorn_worker.ProblemWorker"
@@ -35,12 +38,16 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:  # noqa: ARG001 - gunicorn's own signature
-    """Let a thread wait for the interpreter a millisecond at most, not five.
+    """Let threads wait for the interpreter a millisecond at most, and seldom for the collector.
 
     Whoever leads a tenant's questions computes for all of them; a gate of another tenant wants the
     interpreter again after each of its round trips.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
+    # What stands when a worker begins stands until its end: there is no use in looking through it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's own signature

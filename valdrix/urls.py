@@ -14,8 +14,9 @@ from valdrix.metrics import metrics_view
 from valdrix.openapi import DocsView, SchemaView
 
 urlpatterns = [
-    path("api/v1/enforcement/", include("governance.api.urls")),
+    # The gates stand first: a route is found by trying those before it.
     path("api/v1/enforcement/", include("enforcement.api.urls")),
+    path("api/v1/enforcement/", include("governance.api.urls")),
     path("api/v1/billing/", include("billing.api.urls")),
     path(".well-known/jwks.json", KeySetView.as_view()),
     path("api/v1/telemetry/", include(build_urls([RequireRole(ADMIN), RequireWholeTenant]))),

@@ -107,14 +107,24 @@ def mark_replayed(response_json: str) -> dict[str, Any]:
 
 def to_wire(value: Any) -> Any:
     """Return a value as JSON responses carry it."""
-    if isinstance(value, Decimal):
+    kind = type(value)
+    if kind in _AS_IT_IS:
+        return value
+    if kind is Decimal:
         return to_text(value)
-    if isinstance(value, datetime):
+    if kind is datetime:
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    if isinstance(value, date):
+    if kind is date:
         return value.isoformat()
-    if isinstance(value, msgspec.Struct):
-        return {name: to_wire(getattr(value, name)) for name in value.__struct_fields__}
-    if isinstance(value, tuple | list):
+    if kind is tuple or kind is list:
         return [to_wire(item) for item in value]
+    if issubclass(kind, msgspec.Struct):
+        members = msgspec.structs.asdict(value)
+        return {
+            name: member if type(member) in _AS_IT_IS else to_wire(member)
+            for name, member in members.items()
+        }
     return value
+
+
+_AS_IT_IS: Final = frozenset({str, int, bool, type(None)})

@@ -162,9 +162,12 @@ def hash_entry(prev_hash: bytes, canonical: bytes) -> bytes:
 def to_document(tenant_id: uuid.UUID, sequence: int, facts: EntryFacts) -> dict[str, Any]:
     """Return an entry as a JSON document: amounts and ids as strings, times in UTC."""
     document: dict[str, Any] = {"tenant_id": str(tenant_id), "sequence": sequence}
-    for name in COLUMNS:
-        document[name] = _to_member(name, getattr(facts, name))
+    for name, value in msgspec.structs.asdict(facts).items():
+        document[name] = value if type(value) in _AS_IT_IS else _to_member(name, value)
     return document
+
+
+_AS_IT_IS: Final = frozenset({str, int, type(None)})
 
 
 def _to_member(name: str, value: Any) -> Any:

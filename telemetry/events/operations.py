@@ -1,7 +1,8 @@
-"""Writes of events: one statement a tenant, in one transaction of the store's own connection."""
+"""Writes of events: one message a batch, a transaction of the store's own connection."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ _COLUMNS: Final = (
     ("amount_usd", "numeric"),
     ("attributes", "text"),
 )
-_INSERT: Final = (
-    f"INSERT INTO telemetry_event ({', '.join(name for name, _ in _COLUMNS)})"  # noqa: S608 - constants
-    f" SELECT * FROM unnest({', '.join(f'%s::{kind}[]' for _, kind in _COLUMNS)})"
+_TENANT_S_OWN: Final = (
+    "SELECT set_config('valdrix.tenant', %s, true);"  # noqa: S608 - constants
+    f"INSERT INTO telemetry_event ({', '.join(name for name, _ in _COLUMNS)})"
+    " SELECT * FROM json_to_recordset(%s)"
+    f" AS given({', '.join(f'{name} {kind}' for name, kind in _COLUMNS)})"
     " ON CONFLICT (id) DO NOTHING"
 )
-_BIND: Final = "SELECT set_config('valdrix.tenant', %s, true)"
+_NAMES: Final = tuple(name for name, _ in _COLUMNS)
 _ROW_S_OWN: Final = ("22", "23")
 """Classes of SQLSTATE that say something about a row: data and constraints."""
 
@@ -83,14 +86,21 @@ def read_switch(*, store: Connection) -> bool | None:
 
 
 def _write(store: Connection, rows: Sequence[Row]) -> Written:
+    """Write rows of any tenants by one message, which is one transaction to the server."""
+    values: list[str] = []
+    sizes: list[int] = []
+    for tenant_id, group in groupby(sorted(rows, key=_tenant), key=_tenant):
+        own = [dict(zip(_NAMES, row, strict=True)) for row in group]
+        values += (str(tenant_id), json.dumps(own, default=str))
+        sizes.append(len(own))
     done = Written()
-    with store.transaction():
-        for tenant_id, group in groupby(sorted(rows, key=_tenant), key=_tenant):
-            own = list(group)
-            store.execute(_BIND, [str(tenant_id)])
-            count = store.execute(_INSERT, [list(column) for column in zip(*own, strict=True)])
-            done.written += count.rowcount
-            done.known += len(own) - count.rowcount
+    with psycopg.ClientCursor(store) as cursor:
+        cursor.execute(";".join([_TENANT_S_OWN] * len(sizes)), values)
+        for size in sizes:
+            cursor.nextset()  # Behind the tenant's name comes the count of its rows.
+            done.written += cursor.rowcount
+            done.known += size - cursor.rowcount
+            cursor.nextset()
     return done
 
 

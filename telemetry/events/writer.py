@@ -173,12 +173,22 @@ class Writer:
             if not self._is_on:
                 self._discard_waiting()
                 return
-            while rows := self._take():
-                self._write(store, rows)
+            self._empty(store)
         except Exception as error:  # noqa: BLE001 - psycopg's, the system's, anything's
             session.fail(error)
         else:
             session.succeed()
+
+    def _empty(self, store: Connection) -> None:
+        """Write what waits, up to a batch that is not full: what came meanwhile waits its turn.
+
+        To write a few rows as soon as the last few are written would cost whoever offers them more
+        of the store, and of the interpreter, than the rows.
+        """
+        while rows := self._take():
+            self._write(store, rows)
+            if len(rows) < _BATCH and not self._stop.is_set():
+                return
 
     def _take(self) -> list[Row]:
         rows: list[Row] = []

@@ -10,9 +10,10 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import psycopg
@@ -20,7 +21,8 @@ import pytest
 
 from enforcement.reconciliation.expiry import expire_approvals
 from governance.audit.operations import Actor
-from telemetry.events.domain import Fate
+from telemetry.events.domain import Fate, Row
+from telemetry.events.operations import Written, write_batch
 from telemetry.events.writer import Writer, WriterLimits
 from telemetry.store.connection import WRITING, Connection, open_store
 from tests.conftest import owner_dsn
@@ -190,6 +192,25 @@ def test_many_threads_lose_no_count(tenant: World) -> None:
     assert (tally.offered, tally.waiting) == (4_000, 0)
     assert tally.fates[Fate.WRITTEN] + tally.fates[Fate.QUEUE_FULL] == 4_000
     assert len(stored_events(tenant.id)) == tally.fates[Fate.WRITTEN] > 0
+
+
+def test_what_comes_while_others_are_written_waits_for_the_next_flush(
+    tenant: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, written_at = WriterLimits(flush_seconds=0.05), []
+    with running_writer(limits=limits) as writer:
+
+        def write(*, store: Connection, rows: Sequence[Row]) -> Written:
+            written_at.append(time.monotonic())
+            if len(written_at) < 4:
+                writer(build_observation(tenant.id))
+            return write_batch(store=store, rows=rows)
+
+        monkeypatch.setattr("telemetry.events.writer.write_batch", write)
+        writer(build_observation(tenant.id))
+        wait_until(lambda: len(written_at) == 4 and settled(writer))
+    assert len(stored_events(tenant.id)) == 4
+    assert all(later - one >= limits.flush_seconds for one, later in pairwise(written_at))
 
 
 @pytest.fixture

@@ -64,24 +64,25 @@ def sha256_hex(value: Any) -> str:
     return hashlib.sha256(canonical_bytes(value)).hexdigest()
 
 
+_PLAIN: Final = frozenset({str, bool, type(None)})
+
+
 def _is_plain(value: Any) -> bool:
     """Tell whether orjson's bytes are RFC 8785 bytes: ASCII keys, no float, no big integer."""
-    if value is None or value is True or value is False:
-        return True
     kind = type(value)
-    if kind is str:
+    if kind in _PLAIN:
         return True
     if kind is int:
         is_safe: bool = -_SAFE_INTEGER <= value <= _SAFE_INTEGER
         return is_safe
     if kind is list or kind is tuple:
-        return all(map(_is_plain, value))
+        return all(type(item) in _PLAIN or _is_plain(item) for item in value)
     if kind is dict:
         for key, item in value.items():
             if type(key) is not str or not key.isascii():
                 return False
             # Most members are texts: no call for each of them.
-            if type(item) is not str and not _is_plain(item):
+            if type(item) not in _PLAIN and not _is_plain(item):
                 return False
         return True
     return False

@@ -17,7 +17,14 @@ from typing import Any, Final
 
 import orjson
 import psycopg
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    connection,
+    connections,
+)
 from django.db import transaction as _django
 
 from valdrix.kernel.postgresql.deadline import time_limit
@@ -228,24 +235,27 @@ def _exchange(statements: Sequence[str]) -> bytes | None:
 
     :raises django.db.DatabaseError: as a cursor raises it.
     """
+    # What stands for this thread's connection looks it up each time that it is asked anything.
+    own = connections[DEFAULT_DB_ALIAS]
     execute = _execute_together
-    for wrapper in reversed(connection.execute_wrappers):
+    for wrapper in reversed(own.execute_wrappers):
         execute = partial(wrapper, execute)
-    context = {"connection": connection, "cursor": None}
+    context = {"connection": own, "cursor": None}
     began = time.monotonic()
     text = ";\n".join(statements)
     try:
         value: bytes | None = execute(text, None, False, context)  # noqa: FBT003 - Django's order
         return value
     finally:
-        if connection.queries_logged:
+        if own.queries_logged:
             took = f"{time.monotonic() - began:.3f}"
-            connection.queries_log.append({"sql": text, "time": took})
+            own.queries_log.append({"sql": text, "time": took})
 
 
 def _execute_together(sql: str, params: None, many: bool, context: Any) -> bytes | None:  # noqa: FBT001, ARG001
-    with connection.wrap_database_errors:
-        pgconn = connection.connection.pgconn
+    own = context["connection"]
+    with own.wrap_database_errors:
+        pgconn = own.connection.pgconn
         result = pgconn.exec_(sql.encode())
         if result.status == psycopg.pq.ExecStatus.TUPLES_OK:
             return result.get_value(0, 0) if result.ntuples else None

@@ -10,6 +10,9 @@ from typing import Final
 
 _RANDOM_BITS: Final = 74
 _STEP_BITS: Final = 32
+_DRAW_BYTES: Final = 10
+_DRAWN_AT_ONCE: Final = 64
+"""The kernel is asked once for the random parts of so many ids."""
 
 
 class _Maker:
@@ -23,11 +26,13 @@ class _Maker:
         self._lock = threading.Lock()
         self._milliseconds = 0
         self._random = 0
+        self._drawn = b""
+        self._used = 0
 
     def next(self) -> uuid.UUID:
         milliseconds = time.time_ns() // 1_000_000
-        fresh = int.from_bytes(os.urandom(10), "big") >> 6
         with self._lock:
+            fresh = self._draw()
             if milliseconds > self._milliseconds:
                 # The top bit stays free for the steps of this millisecond.
                 self._milliseconds, self._random = milliseconds, fresh >> 1
@@ -36,6 +41,13 @@ class _Maker:
                 if self._random >> _RANDOM_BITS:
                     self._milliseconds, self._random = self._milliseconds + 1, fresh >> 1
             return _assemble(self._milliseconds, self._random)
+
+    def _draw(self) -> int:
+        """Return random bits that no other id has."""
+        if self._used == len(self._drawn):
+            self._drawn, self._used = os.urandom(_DRAW_BYTES * _DRAWN_AT_ONCE), 0
+        begins, self._used = self._used, self._used + _DRAW_BYTES
+        return int.from_bytes(self._drawn[begins : self._used], "big") >> 6
 
 
 def _assemble(milliseconds: int, random_bits: int) -> uuid.UUID:
@@ -47,7 +59,16 @@ def _assemble(milliseconds: int, random_bits: int) -> uuid.UUID:
     return uuid.UUID(int=value)
 
 
-_maker: Final = _Maker()
+_maker = _Maker()
+
+
+def _begin_anew() -> None:
+    """Give a forked process a maker of its own: what its parent has drawn is its parent's."""
+    global _maker  # noqa: PLW0603 - the one maker of the process
+    _maker = _Maker()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def new_id() -> uuid.UUID:
