@@ -13,21 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from enforcement.exports.domain import Scope, Segment, Tally, build_manifest
-from enforcement.exports.queries import (
-    is_small,
-    read_segment,
-    segment_query,
-    stream_files,
-    stream_rows,
-)
-from enforcement.exports.verifier.layout import COLUMNS, FILES, SUMS
+from enforcement.exports.counting import chunks, count, count_small
+from enforcement.exports.domain import Counted, Scope, Segment, Tally, build_manifest
+from enforcement.exports.queries import read_segment, segment_query, stream_rows
+from enforcement.exports.verifier.layout import FILES
 from enforcement.ledger.checkpoint import build_checkpoint
 from valdrix.kernel.canonical import canonical_bytes
 from valdrix.kernel.db import snapshot_together
 from valdrix.kernel.signing import ALGORITHM, SigningKey
 
-CHUNK_BYTES: Final = 1 << 18
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _READABLE: Final = 0o644 << 16
 _UNIX: Final = 3
@@ -41,7 +35,6 @@ class Signed:
     canonical: bytes
     signature: str
     key_id: str
-    checkpoint: dict[str, Any]
 
     @property
     def sha256(self) -> str:
@@ -66,16 +59,17 @@ class Export:
         archive = zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED)  # type: ignore[call-overload]  # mode "w" needs no more than _Sink has
         with snapshot_together(self._scope.tenant_id, segment_query(self._scope)) as answer:
             segment = read_segment(self._scope, answer)
-            tallies = {}
+            files = {}
             for name in FILES:
-                tally = tallies[name] = Tally(name)
+                tally = Tally(name)
                 with archive.open(_member(name), "w", force_zip64=True) as member:
                     rows = stream_rows(name, self._scope, segment)
-                    for chunk in _chunks(name, rows, tally):
+                    for chunk in chunks(name, rows, tally):
                         member.write(chunk)
                         yield sink.take()
-        self.signed = self._sign(segment, tallies)
-        for name, content in _closing_files(self.signed):
+                files[name] = tally.counted()
+        self.signed = self._sign(segment, files)
+        for name, content in _closing_files(self.signed, self._checkpoint(segment)):
             with archive.open(_member(name), "w", force_zip64=True) as member:
                 member.write(content)
         archive.close()
@@ -83,29 +77,29 @@ class Export:
 
     def finish(self) -> Signed:
         """Read everything and return what the archive would state, without making it."""
-        with snapshot_together(self._scope.tenant_id, segment_query(self._scope)) as answer:
-            segment = read_segment(self._scope, answer)
-            tallies = {name: Tally(name) for name in FILES}
-            for name, rows in _files(self._scope, segment):
-                for _ in _chunks(name, rows, tallies[name]):
-                    pass
-        self.signed = self._sign(segment, tallies)
+        found = count_small(self._scope)
+        self.signed = self._sign(*(self._count() if found is None else found))
         return self.signed
 
-    def _sign(self, segment: Segment, tallies: dict[str, Tally]) -> Signed:
-        manifest = build_manifest(self._scope, segment, tallies, key_id=self._key.key_id)
+    def _count(self) -> tuple[Segment, dict[str, Counted]]:
+        with snapshot_together(self._scope.tenant_id, segment_query(self._scope)) as answer:
+            segment = read_segment(self._scope, answer)
+            files = {name: count(name, stream_rows(name, self._scope, segment)) for name in FILES}
+        return segment, files
+
+    def _sign(self, segment: Segment, files: dict[str, Counted]) -> Signed:
+        manifest = build_manifest(self._scope, segment, files, key_id=self._key.key_id)
         canonical = canonical_bytes(manifest)
         return Signed(
             manifest=manifest,
             canonical=canonical,
             signature=self._key.sign(canonical),
             key_id=self._key.key_id,
-            checkpoint=build_checkpoint(
-                tenant_id=self._scope.tenant_id,
-                head=segment.last,
-                at=segment.last_at,
-                key=self._key,
-            ),
+        )
+
+    def _checkpoint(self, segment: Segment) -> dict[str, Any]:
+        return build_checkpoint(
+            tenant_id=self._scope.tenant_id, head=segment.last, at=segment.last_at, key=self._key
         )
 
 
@@ -149,64 +143,13 @@ def archive_name(scope: Scope) -> str:
     return f"valdrix-export-{scope.start_at:%Y%m%d}-{scope.end_at:%Y%m%d}.zip"
 
 
-def _closing_files(signed: Signed) -> Iterator[tuple[str, bytes]]:
+def _closing_files(signed: Signed, checkpoint: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     text = json.dumps(signed.manifest, indent=2, sort_keys=True, ensure_ascii=False)
     yield "manifest.json", f"{text}\n".encode()
     yield "manifest.canonical.json", signed.canonical
     yield "manifest.sha256", f"{signed.sha256}  manifest.canonical.json\n".encode()
     yield "manifest.sig", f"{signed.signature}\n".encode()
-    yield "checkpoint.json", canonical_bytes(signed.checkpoint) + b"\n"
-
-
-def _files(scope: Scope, segment: Segment) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Yield each file's rows, to be read before the next file's."""
-    if is_small(scope):
-        yield from stream_files(FILES, scope, segment)
-        return
-    for name in FILES:
-        yield name, stream_rows(name, scope, segment)
-
-
-def _chunks(name: str, rows: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
-    """Yield a file's bytes in pieces of about ``CHUNK_BYTES``, its header first."""
-    lines = [",".join(COLUMNS[name]).encode() + b"\n"]
-    size = len(lines[0])
-    for line in _lines(name, rows, tally):
-        lines.append(line)
-        size += len(line)
-        if size >= CHUNK_BYTES:
-            yield tally.take(b"".join(lines))
-            lines.clear()
-            size = 0
-    yield tally.take(b"".join(lines))
-
-
-def _lines(name: str, rows: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
-    """Yield a file's lines and count them.
-
-    A row's last cell is the hash of the row before and of its own bytes; ledger entries have
-    such a hash already.
-    """
-    is_ledger, has_lineage = name == "ledger.csv", name == "decisions.csv"
-    amounts = len(SUMS[name])
-    cuts = 2 + amounts + (2 if has_lineage else 1 if is_ledger else 0)
-    previous = tally.last_hash
-    for row in rows:
-        *head, line = row.split(b",", cuts)
-        tally.bound += head[0] == b"1"
-        tally.count(head[1], head[2 : 2 + amounts])
-        if is_ledger:
-            tally.close_row(bytes.fromhex(head[-1].decode()))
-            yield line
-            continue
-        if has_lineage:
-            tally.policies[head[-2]] += 1
-            tally.contexts[head[-1]] += 1
-        cells = line[:-1]
-        digest = hashlib.sha256(previous + cells)
-        previous = digest.digest()
-        tally.close_row(previous)
-        yield b"%b,%b\n" % (cells, digest.hexdigest().encode())
+    yield "checkpoint.json", canonical_bytes(checkpoint) + b"\n"
 
 
 def _member(name: str) -> zipfile.ZipInfo:

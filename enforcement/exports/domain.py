@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -99,6 +100,24 @@ def next_month(moment: datetime) -> datetime:
     return first.replace(month=first.month + 1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What a manifest states of one file.
+
+    :ivar file: its rows, bytes and hashes.
+    :ivar bound: how many rows agree with their ledger entry.
+    :ivar figures: rows and sums of each kind of row.
+    :ivar policies: decisions by the policy that they were made under; of decisions alone.
+    :ivar contexts: decisions by the state of the cost context, the same.
+    """
+
+    file: dict[str, Any]
+    bound: int
+    figures: dict[str, dict[str, Any]]
+    policies: dict[str, int]
+    contexts: dict[str, int]
+
+
 @dataclass(slots=True)
 class Group:
     """How many rows of one kind there are, and the sums of their amounts in 1/10,000 dollars."""
@@ -149,28 +168,30 @@ class Tally:
         self.size += len(chunk)
         return chunk
 
-    def figures(self) -> dict[str, Any]:
-        """Return rows and sums of each kind of row."""
-        return {
-            group.decode(): {
-                "rows": found.rows,
-                **{
-                    name: units_text(units)
-                    for name, units in zip(SUMS[self.name], found.sums, strict=True)
-                },
-            }
-            for group, found in sorted(self.groups.items())
-        }
+    def counted(self) -> Counted:
+        """Return what was counted, as the manifest states it."""
+        return Counted(
+            file={
+                "rows": self.rows,
+                "bytes": self.size,
+                "sha256": self.sha256.hexdigest(),
+                "last_row_sha256": self.last_hash.hex(),
+                "marks": self.marks,
+            },
+            bound=self.bound,
+            figures=dict(self._figures()),
+            policies=_decoded(self.policies),
+            contexts=_decoded(self.contexts),
+        )
 
-    def file(self) -> dict[str, Any]:
-        """Return what the manifest states of the file itself."""
-        return {
-            "rows": self.rows,
-            "bytes": self.size,
-            "sha256": self.sha256.hexdigest(),
-            "last_row_sha256": self.last_hash.hex(),
-            "marks": self.marks,
-        }
+    def _figures(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for group, found in sorted(self.groups.items()):
+            sums = zip(SUMS[self.name], map(units_text, found.sums), strict=True)
+            yield group.decode(), {"rows": found.rows, **dict(sums)}
+
+
+def _decoded(keys: Counter[bytes]) -> dict[str, int]:
+    return {key.decode(): number for key, number in keys.items()}
 
 
 def units_text(units: int) -> str:
@@ -185,13 +206,13 @@ def time_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def build_lineage(keys: Counter[bytes], names: tuple[str, ...]) -> list[dict[str, Any]]:
+def build_lineage(keys: dict[str, int], names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return each combination of values that decisions were made under, with their number."""
     return [
         {
             **{
                 name: _lineage_value(name, text)
-                for name, text in zip(names, key.decode().split("|"), strict=True)
+                for name, text in zip(names, key.split("|"), strict=True)
             },
             "decisions": decisions,
         }
@@ -206,10 +227,10 @@ def _lineage_value(name: str, text: str) -> str | int | None:
 
 
 def build_manifest(
-    scope: Scope, segment: Segment, tallies: dict[str, Tally], *, key_id: str
+    scope: Scope, segment: Segment, files: dict[str, Counted], *, key_id: str
 ) -> dict[str, Any]:
     """Return what an export's manifest states; it holds no moment at which it was made."""
-    decisions = tallies["decisions.csv"]
+    decisions = files["decisions.csv"]
     policies = build_lineage(decisions.policies, POLICY_LINEAGE)
     contexts = build_lineage(decisions.contexts, CONTEXT_LINEAGE)
     return {
@@ -227,10 +248,10 @@ def build_manifest(
             "last_sequence": segment.last.sequence,
             "last_hash": segment.last.entry_hash.hex(),
         },
-        "files": {name: tallies[name].file() for name in FILES},
-        "figures": {name: tallies[name].figures() for name in FILES},
+        "files": {name: files[name].file for name in FILES},
+        "figures": {name: files[name].figures for name in FILES},
         "bindings": {
-            name: {"rows": tallies[name].rows, "bound": tallies[name].bound}
+            name: {"rows": files[name].file["rows"], "bound": files[name].bound}
             for name in FILES
             if name != "ledger.csv"
         },

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,9 +12,8 @@ from django.db import connection
 
 from enforcement.exports.columns import SOURCES
 from enforcement.exports.domain import Scope, Segment
-from enforcement.exports.schema import function_of
 from enforcement.ledger.domain import GENESIS_HASH, Head
-from valdrix.kernel.db import copy_within, to_literal
+from valdrix.kernel.db import LONG_READ, read_at_once, to_literal
 
 _SEGMENT: Final = "SELECT enforcement_export_segment(%s, %s, %s, %s)"
 
@@ -49,7 +49,10 @@ def read_segment(scope: Scope, answer: bytes | None) -> Segment:
     :raises LedgerIncomplete: when the entry before the first one is missing.
     """
     assert answer is not None
-    read = msgspec.json.decode(answer, type=_Read)
+    return _build_segment(scope, msgspec.json.decode(answer, type=_Read))
+
+
+def _build_segment(scope: Scope, read: _Read) -> Segment:
     return Segment(
         position=_build_head(read.position or 0, read.position_hash),
         after=_build_head(read.after, read.after_hash),
@@ -81,27 +84,65 @@ def stream_rows(name: str, scope: Scope, segment: Segment) -> Iterator[bytes]:
 
 
 _SMALL: Final = 1_000
-"""Up to so many decisions an export's rows are gathered by functions of the database."""
+"""Up to so many decisions an export's rows are gathered by a function of the database."""
 
 
-def is_small(scope: Scope) -> bool:
-    """Tell whether all of an export's rows can be asked for at once."""
-    return scope.limit is not None and scope.limit <= _SMALL
+class _Gathered(msgspec.Struct, array_like=True):
+    """What the function gives; decisions and ledger are left out where their versions were known."""
+
+    segment: _Read
+    versions: str
+    decisions: list[str] | None
+    ledger: list[str] | None
+    approvals: list[str]
+    reservations: list[str]
 
 
-def stream_files(
-    names: Sequence[str], scope: Scope, segment: Segment
-) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Yield each file's name and rows, the same as :func:`stream_rows`, from one round trip.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A small export's part of the chain, and its files' rows.
 
-    A file's rows have to be read before the next is asked for.
+    :ivar versions: the digest of the versions of all entries and decisions.
+    :ivar files: rows by file; without decisions and ledger where their versions were known.
     """
-    values = (*_texts(scope), str(segment.after.sequence), str(segment.last.sequence))
-    copies = (
-        (f"COPY (SELECT * FROM {function_of(name)}(%s, %s, %s, %s, %s)) TO STDOUT CSV", values)
-        for name in names
+
+    segment: Segment
+    versions: str
+    files: dict[str, Iterator[bytes]]
+
+
+_ROWS: Final = "SELECT enforcement_export_rows(%s, %s, %s, %s, %s)"
+_decode: Final = msgspec.json.Decoder(_Gathered).decode
+
+
+def find_rows(scope: Scope, *, known: str | None) -> Rows | None:
+    """Return a small export's rows in one round trip; None of one that is not small.
+
+    :param known: versions of entries and decisions whose rows are not wanted again.
+    :raises LedgerIncomplete: when the entry before the first one is missing.
+    """
+    if scope.limit is None or scope.limit > _SMALL:
+        return None
+    values = (*_texts(scope), to_literal(scope.limit), known)
+    answer = read_at_once(scope.tenant_id, _ROWS, *values, limits=LONG_READ)
+    if answer is None:
+        return None
+    read = _decode(answer)
+    files = {
+        "decisions.csv": read.decisions,
+        "approvals.csv": read.approvals,
+        "ledger.csv": read.ledger,
+        "reservations.csv": read.reservations,
+    }
+    return Rows(
+        _build_segment(scope, read.segment),
+        read.versions,
+        {name: _encoded(rows) for name, rows in files.items() if rows is not None},
     )
-    yield from zip(names, copy_within(*copies), strict=True)
+
+
+def _encoded(rows: list[str]) -> Iterator[bytes]:
+    return (f"{row}\n".encode() for row in rows)
 
 
 def _parameters(scope: Scope) -> dict[str, Any]:

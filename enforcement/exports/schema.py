@@ -1,8 +1,8 @@
-"""Exports' part of the database schema: a small export's rows, planned once a session.
+"""Exports' part of the database schema: where a window begins and ends, and a small export's rows.
 
-Planning the statements of the four files takes longer than running them for fifty decisions. A
-function gathers its rows before it gives the first, so that archives, which may have any number
-of them, are read by the statements themselves.
+Planning the statements of the four files takes longer than running them for fifty decisions: here they
+are planned once a session. A function gathers its rows before it gives the first, so that archives,
+which may have any number of them, are read by statements of their own.
 """
 
 from __future__ import annotations
@@ -11,34 +11,18 @@ from typing import Final
 
 from django.db.migrations import RunSQL
 
-from enforcement.exports.columns import SOURCES
+from enforcement.exports.lines import CREATE_QUOTE, QUOTE_FUNCTION, select_rows
 from valdrix.kernel.rows import ONE_PLAN
 
-_PLACES: Final = {"tenant": "$1", "start": "$2", "end": "$3", "after": "$4", "last": "$5"}
-_ARGUMENTS: Final = "(uuid, timestamptz, timestamptz, bigint, bigint)"
-
-
-def function_of(name: str) -> str:
-    """Return the name of the function that gives a file's rows."""
-    return f"enforcement_export_{name.removesuffix('.csv')}"
-
-
-def _create(name: str) -> str:
-    source = SOURCES[name]
-    cells = (*source.head, *source.cells.values())
-    columns = ", ".join(f"cell_{place} text" for place in range(len(cells)))
-    select = f"SELECT {', '.join(f'({cell})::text' for cell in cells)}{source.tables}{source.order}"
-    for parameter, place in _PLACES.items():
-        select = select.replace(f"%({parameter})s", place)
-    return f"""
-CREATE OR REPLACE FUNCTION {function_of(name)} {_ARGUMENTS}
-RETURNS TABLE ({columns})
-LANGUAGE plpgsql STABLE {ONE_PLAN} AS $$
-BEGIN
-    RETURN QUERY {select};
-END $$;
-"""
-
+_SMALL_ENTRIES: Final = 20_000
+"""Longer parts of the chain are not gathered: they would fill the memory of the server and of ours."""
+_PLACES: Final = {
+    "tenant": "tenant",
+    "start": "start_at",
+    "end": "end_at",
+    "after": "after",
+    "last": "last",
+}
 
 # The first statement is planned for each call: whether the window's first entry is found sooner by
 # place or by time depends on the window.
@@ -77,10 +61,57 @@ BEGIN
         last, encode(closing.entry_hash, 'hex'), closing.at, left_out IS NOT NULL);
 END $$;
 """
-CREATE: Final = _SEGMENT + "".join(_create(name) for name in SOURCES)
-_DROP: Final = (
-    "DROP FUNCTION enforcement_export_segment (uuid, timestamptz, timestamptz, bigint);"
-) + "".join(f"DROP FUNCTION {function_of(name)} {_ARGUMENTS};" for name in SOURCES)
+
+
+def _rows(name: str) -> str:
+    """Return the expression that gives a file's rows, each a head and a line."""
+    rows = select_rows(name)
+    for parameter, place in _PLACES.items():
+        rows = rows.replace(f"%({parameter})s", place)
+    return f"(SELECT coalesce(json_agg(r.line), '[]') FROM ({rows}) AS r)"
+
+
+# A row's version is where it lies and who wrote it: an entry or a decision that was changed in spite of
+# everything has another, and whatever changes beneath the server changes when that was started.
+_VERSIONS: Final = """
+SELECT encode(sha256(convert_to(concat(pg_postmaster_start_time(), string_agg(v.version, ' ')), 'UTF8')), 'hex')
+  FROM (SELECT concat(l.ctid, l.xmin, d.ctid, d.xmin) AS version
+          FROM enforcement_ledger_entry l
+          LEFT JOIN enforcement_decision d
+            ON d.id = l.decision_id AND d.tenant_id = l.tenant_id AND l.event = 'decision_made'
+         WHERE l.tenant_id = tenant AND l.sequence > after AND l.sequence <= last
+         ORDER BY l.sequence) AS v
+"""
+_ROWS: Final = f"""
+CREATE OR REPLACE FUNCTION enforcement_export_rows
+    (tenant uuid, start_at timestamptz, end_at timestamptz, most bigint, known text) RETURNS json
+LANGUAGE plpgsql STABLE {ONE_PLAN} AS $$
+DECLARE
+    segment CONSTANT json := enforcement_export_segment(tenant, start_at, end_at, most);
+    after CONSTANT bigint := segment ->> 2;
+    last CONSTANT bigint := segment ->> 4;
+    versions text;
+    decisions json;
+    ledger json;
+BEGIN
+    IF last - after > {_SMALL_ENTRIES} THEN
+        RETURN NULL;
+    END IF;
+    versions := ({_VERSIONS});
+    IF versions IS DISTINCT FROM known THEN
+        decisions := {_rows("decisions.csv")};
+        ledger := {_rows("ledger.csv")};
+    END IF;
+    RETURN json_build_array(segment, versions, decisions, ledger,
+        {_rows("approvals.csv")}, {_rows("reservations.csv")});
+END $$;
+"""
+CREATE: Final = _SEGMENT + CREATE_QUOTE + _ROWS
+_DROP: Final = f"""
+DROP FUNCTION enforcement_export_rows (uuid, timestamptz, timestamptz, bigint, text);
+DROP FUNCTION {QUOTE_FUNCTION} (text);
+DROP FUNCTION enforcement_export_segment (uuid, timestamptz, timestamptz, bigint);
+"""
 
 
 def create_export_functions() -> RunSQL:

@@ -35,7 +35,6 @@ __all__ = [
     "NotInTransaction",
     "TimeLimits",
     "answer_to",
-    "copy_within",
     "drop_lost_connection",
     "is_database_down",
     "platform_transaction",
@@ -266,52 +265,7 @@ def _execute_together(sql: str, params: None, many: bool, context: Any) -> bytes
         raise psycopg.errors.error_from_result(result)
 
 
-def copy_within(*copies: Filled) -> Iterator[Iterator[bytes]]:
-    """Send several COPY … TO STDOUT in one message; yield for each its lines, as they come.
-
-    The lines of one have to be read before the next is asked for.
-
-    :param copies: statements, each with the texts that come in the place of its parameters.
-    :raises NotInTransaction: outside a transaction.
-    """
-    transaction_required()
-    pgconn = connection.connection.pgconn
-    text = ";\n".join(_fill(text, *values) for text, values in copies)
-    with connection.wrap_database_errors:
-        pgconn.send_query(text.encode())
-        try:
-            for _ in copies:
-                _check(pgconn.get_result(), psycopg.pq.ExecStatus.COPY_OUT)
-                yield _copied_lines(pgconn)
-                _check(pgconn.get_result(), psycopg.pq.ExecStatus.COMMAND_OK)
-        finally:
-            _drain(pgconn)
-
-
 Filled = tuple[str, Sequence[str | None]]
-
-
-def _copied_lines(pgconn: psycopg.pq.abc.PGconn) -> Iterator[bytes]:
-    while True:
-        size, data = pgconn.get_copy_data(0)
-        if size <= 0:
-            return
-        yield bytes(data)
-
-
-def _check(result: psycopg.pq.abc.PGresult | None, wanted: psycopg.pq.ExecStatus) -> None:
-    if result is None or result.status != wanted:
-        if result is None:
-            raise psycopg.OperationalError("the connection was lost")
-        raise psycopg.errors.error_from_result(result)
-
-
-def _drain(pgconn: psycopg.pq.abc.PGconn) -> None:
-    """Read what is left of a message's results, so that the connection can be used again."""
-    while (result := pgconn.get_result()) is not None:
-        if result.status == psycopg.pq.ExecStatus.COPY_OUT:
-            for _ in _copied_lines(pgconn):
-                pass
 
 
 @contextmanager
