@@ -145,13 +145,8 @@ _APPROVAL_CELLS: Final = {
     "approved_at": _time("a.approved_at"),
     "expires_at": _time("a.expires_at"),
     "held_decision_id": "a.held_decision_id",
-    "tokens_issued": (
-        "(SELECT count(*) FROM governance_approval_token t WHERE t.approval_id = a.id)"
-    ),
-    "token_status": (
-        "(SELECT t.status FROM governance_approval_token t WHERE t.approval_id = a.id"
-        " ORDER BY t.jti DESC LIMIT 1)"
-    ),
+    "tokens_issued": "k.issued",
+    "token_status": "k.status",
     "consumed_by_decision_id": "a.consumed_by_decision_id",
     "consumed_run_id": _text("a.consumed_run_id"),
     "closed_at": _time("a.closed_at"),
@@ -181,6 +176,12 @@ _RESERVATION_CELLS: Final = {
     "settlement_drift_usd": "s.drift_usd",
     "settled_at": _time("s.settled_at"),
 }
+# An approval's tokens: how many there were, and what became of the last.
+_TOKENS: Final = """
+  LEFT JOIN LATERAL (
+       SELECT count(*) AS issued, (array_agg(t.status ORDER BY t.jti DESC))[1] AS status
+         FROM governance_approval_token t WHERE t.approval_id = a.id) AS k ON true
+"""
 # What a reservation holds: lines of credits, and the tenant's exposure, which every holder has once.
 _LINES: Final = """
   LEFT JOIN LATERAL (
@@ -256,7 +257,7 @@ SOURCES: Final = {
         cells=_APPROVAL_CELLS,
         tables=_COVERED.format(
             more=" JOIN governance_approval a"
-            " ON a.decision_id = l.decision_id AND a.tenant_id = l.tenant_id"
+            " ON a.decision_id = l.decision_id AND a.tenant_id = l.tenant_id" + _TOKENS
         ),
         order=_BY_SEQUENCE,
     ),

@@ -85,6 +85,8 @@ def stream_rows(name: str, scope: Scope, segment: Segment) -> Iterator[bytes]:
 
 _SMALL: Final = 1_000
 """Up to so many decisions an export's rows are gathered by a function of the database."""
+_SMALL_ENTRIES: Final = 20_000
+"""Nor more entries of the ledger: they would fill the memory of the server and of the process."""
 
 
 class _Gathered(msgspec.Struct, array_like=True):
@@ -111,7 +113,7 @@ class Rows:
     files: dict[str, Iterator[bytes]]
 
 
-_ROWS: Final = "SELECT enforcement_export_rows(%s, %s, %s, %s, %s)"
+_ROWS: Final = "SELECT enforcement_export_rows(%s, %s, %s, %s, %s, %s)"
 _decode: Final = msgspec.json.Decoder(_Gathered).decode
 
 
@@ -123,7 +125,7 @@ def find_rows(scope: Scope, *, known: str | None) -> Rows | None:
     """
     if scope.limit is None or scope.limit > _SMALL:
         return None
-    values = (*_texts(scope), to_literal(scope.limit), known)
+    values = (*_texts(scope), str(scope.limit), str(_SMALL_ENTRIES), known)
     answer = read_at_once(scope.tenant_id, _ROWS, *values, limits=LONG_READ)
     if answer is None:
         return None

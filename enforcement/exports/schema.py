@@ -14,8 +14,6 @@ from django.db.migrations import RunSQL
 from enforcement.exports.lines import CREATE_QUOTE, QUOTE_FUNCTION, select_rows
 from valdrix.kernel.rows import ONE_PLAN
 
-_SMALL_ENTRIES: Final = 20_000
-"""Longer parts of the chain are not gathered: they would fill the memory of the server and of ours."""
 _PLACES: Final = {
     "tenant": "tenant",
     "start": "start_at",
@@ -24,20 +22,14 @@ _PLACES: Final = {
     "last": "last",
 }
 
-# The first statement is planned for each call: whether the window's first entry is found sooner by
-# place or by time depends on the window.
-_SEGMENT: Final = """
-CREATE OR REPLACE FUNCTION enforcement_export_segment
-    (tenant uuid, start_at timestamptz, end_at timestamptz, most bigint) RETURNS json
+# Planned for each call: whether a window's entries are found sooner by place or by time depends on the
+# window.
+_BOUNDS: Final = """
+CREATE OR REPLACE FUNCTION enforcement_export_bounds
+    (tenant uuid, start_at timestamptz, end_at timestamptz, most bigint,
+     OUT first bigint, OUT last bigint, OUT left_out bigint)
 LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan AS $$
-DECLARE
-    head enforcement_ledger_head;
-    first bigint;
-    left_out bigint;
-    last bigint;
-    closing enforcement_ledger_entry;
 BEGIN
-    SELECT * INTO head FROM enforcement_ledger_head h WHERE h.tenant_id = tenant;
     SELECT min(e.sequence) INTO first FROM enforcement_ledger_entry e
      WHERE e.tenant_id = tenant AND e.at >= start_at AND e.at < end_at;
     IF first IS NOT NULL AND most IS NOT NULL THEN
@@ -51,14 +43,28 @@ BEGIN
         SELECT max(e.sequence) INTO last FROM enforcement_ledger_entry e
          WHERE e.tenant_id = tenant AND e.at >= start_at AND e.at < end_at;
     END IF;
-    first := coalesce(first, head.sequence + 1, 1) - 1;
-    last := coalesce(last, head.sequence, 0);
+END $$;
+"""
+_SEGMENT: Final = f"""
+CREATE OR REPLACE FUNCTION enforcement_export_segment
+    (tenant uuid, start_at timestamptz, end_at timestamptz, most bigint) RETURNS json
+LANGUAGE plpgsql STABLE {ONE_PLAN} AS $$
+DECLARE
+    bounds CONSTANT record := enforcement_export_bounds(tenant, start_at, end_at, most);
+    head enforcement_ledger_head;
+    after bigint;
+    last bigint;
+    closing enforcement_ledger_entry;
+BEGIN
+    SELECT * INTO head FROM enforcement_ledger_head h WHERE h.tenant_id = tenant;
+    after := coalesce(bounds.first, head.sequence + 1, 1) - 1;
+    last := coalesce(bounds.last, head.sequence, 0);
     SELECT * INTO closing FROM enforcement_ledger_entry e
      WHERE e.tenant_id = tenant AND e.sequence = last;
-    RETURN json_build_array(head.sequence, encode(head.entry_hash, 'hex'), first,
+    RETURN json_build_array(head.sequence, encode(head.entry_hash, 'hex'), after,
         (SELECT encode(e.entry_hash, 'hex') FROM enforcement_ledger_entry e
-          WHERE e.tenant_id = tenant AND e.sequence = first),
-        last, encode(closing.entry_hash, 'hex'), closing.at, left_out IS NOT NULL);
+          WHERE e.tenant_id = tenant AND e.sequence = after),
+        last, encode(closing.entry_hash, 'hex'), closing.at, bounds.left_out IS NOT NULL);
 END $$;
 """
 
@@ -72,19 +78,23 @@ def _rows(name: str) -> str:
 
 
 # A row's version is where it lies and who wrote it: an entry or a decision that was changed in spite of
-# everything has another, and whatever changes beneath the server changes when that was started.
-_VERSIONS: Final = """
-SELECT encode(sha256(convert_to(concat(pg_postmaster_start_time(), string_agg(v.version, ' ')), 'UTF8')), 'hex')
-  FROM (SELECT concat(l.ctid, l.xmin, d.ctid, d.xmin) AS version
-          FROM enforcement_ledger_entry l
-          LEFT JOIN enforcement_decision d
-            ON d.id = l.decision_id AND d.tenant_id = l.tenant_id AND l.event = 'decision_made'
-         WHERE l.tenant_id = tenant AND l.sequence > after AND l.sequence <= last
-         ORDER BY l.sequence) AS v
+# every guard has another, and what changes beneath the server changes while it does not run.
+_HELD: Final = "l.tenant_id = tenant AND l.sequence > after AND l.sequence <= last"
+_VERSIONS: Final = f"""
+SELECT encode(sha256(convert_to(concat(pg_postmaster_start_time(),
+    (SELECT string_agg(concat(' ', v.ctid, v.xmin), '')
+       FROM (SELECT l.ctid, l.xmin FROM enforcement_ledger_entry l
+              WHERE {_HELD} ORDER BY l.sequence) AS v),
+    (SELECT string_agg(concat(' ', v.ctid, v.xmin), '')
+       FROM (SELECT d.ctid, d.xmin FROM enforcement_ledger_entry l
+               JOIN enforcement_decision d ON d.id = l.decision_id AND d.tenant_id = l.tenant_id
+              WHERE {_HELD} AND l.event = 'decision_made' ORDER BY l.sequence) AS v)),
+    'UTF8')), 'hex')
 """
 _ROWS: Final = f"""
 CREATE OR REPLACE FUNCTION enforcement_export_rows
-    (tenant uuid, start_at timestamptz, end_at timestamptz, most bigint, known text) RETURNS json
+    (tenant uuid, start_at timestamptz, end_at timestamptz, most bigint, most_entries bigint, known text)
+RETURNS json
 LANGUAGE plpgsql STABLE {ONE_PLAN} AS $$
 DECLARE
     segment CONSTANT json := enforcement_export_segment(tenant, start_at, end_at, most);
@@ -94,7 +104,7 @@ DECLARE
     decisions json;
     ledger json;
 BEGIN
-    IF last - after > {_SMALL_ENTRIES} THEN
+    IF last - after > most_entries THEN
         RETURN NULL;
     END IF;
     versions := ({_VERSIONS});
@@ -106,11 +116,12 @@ BEGIN
         {_rows("approvals.csv")}, {_rows("reservations.csv")});
 END $$;
 """
-CREATE: Final = _SEGMENT + CREATE_QUOTE + _ROWS
+CREATE: Final = _BOUNDS + _SEGMENT + CREATE_QUOTE + _ROWS
 _DROP: Final = f"""
-DROP FUNCTION enforcement_export_rows (uuid, timestamptz, timestamptz, bigint, text);
+DROP FUNCTION enforcement_export_rows (uuid, timestamptz, timestamptz, bigint, bigint, text);
 DROP FUNCTION {QUOTE_FUNCTION} (text);
 DROP FUNCTION enforcement_export_segment (uuid, timestamptz, timestamptz, bigint);
+DROP FUNCTION enforcement_export_bounds (uuid, timestamptz, timestamptz, bigint);
 """
 
 

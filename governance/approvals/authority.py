@@ -96,6 +96,8 @@ def is_needed(terms: Terms, given: Sequence[Reviewer], reviewer: Reviewer) -> bo
 
 def count_groups(terms: Terms, given: Sequence[Reviewer]) -> int:
     """Return how many of the demanded groups have somebody, each person standing for one only."""
+    if not terms.groups:
+        return 0
     stands_for: dict[int, str] = {}
     return sum(_find_place(group, given, stands_for, set()) for group in terms.groups)
 

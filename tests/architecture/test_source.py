@@ -12,6 +12,7 @@ from tests.architecture.source import Source, read_sources
 MONEY_ROOMS = ("billing", "enforcement/gate", "valdrix/kernel/money.py")
 ROOMS = ("enforcement", "billing", "governance", "telemetry")
 NOT_LOCKING = {"aggregate", "count"}
+HOLDING_INTERPRETER = {"get_result", "get_copy_data", "send_query"}
 DOORS = {"api", "admin", "management"}
 
 
@@ -96,6 +97,13 @@ def find_positional(source: Source) -> Iterator[str]:
             yield f"{source.at(node)} {node.name} takes positional arguments"
 
 
+def find_held_interpreters(source: Source) -> Iterator[str]:
+    """Find calls of libpq in which the driver waits for the server and lets no other thread run."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and node.attr in HOLDING_INTERPRETER:
+            yield f"{source.at(node)} {node.attr}() keeps the interpreter while it waits"
+
+
 def called_names(node: ast.AST) -> set[str]:
     """Return the attributes that a chain of calls goes through."""
     names = set()
@@ -115,6 +123,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     find_code_in_room: ROOMS,
     find_signals: (),
     find_positional: ROOMS,
+    find_held_interpreters: (),
 }
 
 
@@ -143,6 +152,7 @@ def test_the_source_keeps(rule: Rule) -> None:
         (find_code_in_room, "billing/plans/__init__.py", ""),
         (find_signals, "a.py", "@receiver(x)\ndef f(): ..."),
         (find_positional, "a/operations.py", "def grant(amount, to, *, now): ..."),
+        (find_held_interpreters, "a.py", "pgconn.send_query(text)\nresult = pgconn.get_result()"),
     ],
 )
 def test_a_violation_is_found(rule: Rule, path: str, text: str) -> None:
@@ -158,6 +168,7 @@ def test_a_violation_is_found(rule: Rule, path: str, text: str) -> None:
         (find_floats, "limit = Decimal('0.1')\ncount = 1"),
         (find_undocumented, '"""Text."""\ndef _f(): ...'),
         (find_positional, "def grant(amount, *, to): ..."),
+        (find_held_interpreters, "result = pgconn.exec_(text)"),
     ],
 )
 def test_what_is_right_is_not_found(rule: Rule, text: str) -> None:

@@ -12,7 +12,6 @@ from django.db import DatabaseError, connection
 from django.test.utils import CaptureQueriesContext
 
 from billing.models import Account
-from enforcement.exports import archive, queries
 from enforcement.review.queue import see_queue
 from governance.approvals.models import Approval, Review
 from governance.identity.domain import read_key_text
@@ -20,11 +19,10 @@ from governance.identity.queries import find_key_principal
 from governance.models import PolicyVersion
 from tests.client import Api
 from tests.factories.tenants import World
-from tests.integration.exports.history import KEY, export, make_history
+from tests.integration.exports.history import KEY, make_history
 from tests.reviews import act, admit, approve, open_shop
 from valdrix.kernel.db import (
     NotInTransaction,
-    copy_within,
     read_at_once,
     read_within,
     reading,
@@ -34,16 +32,13 @@ from valdrix.kernel.db import (
 from valdrix.kernel.rows import RowsOf
 
 ODD = ["a", "", 'quo"te', "back\\slash", "{curly}, comma", "NULL", "line\nbreak", "é%s"]
-ODD_TEXT = '=",\\. "" ,é'
 PAGES = {
     "policies": 1,
     "budgets": 1,
     "credits": 1,
     "approvals/queue": 1,
     "ledger": 1,
-    # Django's own BEGIN and COMMIT, and what is sent with the first: where the window begins. The
-    # rows come in one message more.
-    "exports/parity": 3,
+    "exports/parity": 1,
 }
 
 
@@ -175,33 +170,3 @@ def test_a_queue_goes_on_behind_what_a_person_may_not_judge(tenant: World) -> No
     assert [one.approval.pk for one in seen] == [ids[4]["approval_request_id"]]
     assert act(olga, ids[4]["approval_request_id"], "approve").status_code == 200
     assert see_queue(principal, limit=2, now=datetime.now(UTC)) == []
-
-
-def test_a_small_exports_rows_are_those_of_the_archive(
-    tenant: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shop = make_history(tenant)
-    shop.ask("1.00", resource_reference=ODD_TEXT, run_id="=r", metadata={"gpu": True})
-    at_once = export(tenant, limit=50).finish()
-    assert queries.is_small(export(tenant, limit=50)._scope)
-    monkeypatch.setattr(archive, "is_small", lambda scope: False)
-    one_by_one = export(tenant, limit=50).finish()
-    assert at_once.canonical == one_by_one.canonical
-    assert at_once.manifest["figures"]["decisions.csv"]["ALLOW"]["rows"] > 1
-    assert at_once.manifest["bindings"]["reservations.csv"]["rows"] > 1
-
-
-def test_a_copy_that_fails_or_is_left_leaves_the_session_in_order(tenant: World) -> None:
-    numbers = "COPY (SELECT generate_series(1, %s::int)) TO STDOUT CSV"
-    with reading(tenant.id):
-        copies = copy_within((numbers, ["100000"]), (numbers, ["2"]))
-        assert next(next(copies)) == b"1\n"
-        copies.close()  # type: ignore[attr-defined] # a generator
-        whole = [list(lines) for lines in copy_within((numbers, ["3"]), (numbers, ["2"]))]
-    assert whole == [[b"1\n", b"2\n", b"3\n"], [b"1\n", b"2\n"]]
-    with reading(tenant.id):
-        copies = copy_within((numbers, ["2"]), (numbers, ["x"]))
-        assert list(next(copies)) == [b"1\n", b"2\n"]
-        with pytest.raises(DatabaseError, match="invalid input"):
-            next(copies)
-    assert read(tenant, "SELECT to_json(1)") == 1
