@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 PARTS: Final = 20
@@ -36,8 +37,7 @@ class Limit:
     @property
     def digest(self) -> bytes:
         """Return 16 bytes that stand for the name and the limit."""
-        text = f"{self.window_seconds}:{self.name}"
-        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+        return _digest(self.name, self.window_seconds)
 
     @property
     def part_seconds(self) -> float:
@@ -52,6 +52,11 @@ class Limit:
     def slot_of(self, now: float) -> int:
         """Return the number of the part that a moment falls into."""
         return int(now / self.part_seconds)
+
+
+@lru_cache(maxsize=4096)
+def _digest(name: str, window_seconds: float) -> bytes:
+    return hashlib.blake2b(f"{window_seconds}:{name}".encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
