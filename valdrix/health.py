@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import platform
+import threading
 from typing import Final
 
 import django
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.db.migrations.loader import MigrationLoader
 from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import AllowAny
@@ -17,10 +18,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from valdrix.kernel.db import platform_transaction
+from valdrix.kernel.db import platform_transaction, time_limit
 from valdrix.kernel.problems import Refused
 
 _ANSWER_WITHIN_MS: Final = "2000"
+_WITHIN_SECONDS: Final = 2.5
+"""A little more than the server's own limit, which leaves a connection that can be used again."""
+_AT_ONCE: Final = 4
+_WAIT_SECONDS: Final = 0.25
+"""Anybody may ask, and no load is shed here: so many threads wait for the database, others hardly."""
 _SHOWN_MIGRATIONS: Final = 5
 _STATUS_SCHEMA: Final = {
     "type": "object",
@@ -44,6 +50,7 @@ _HEALTH_SCHEMA: Final = {
 }
 
 log = logging.getLogger("valdrix.health")
+_places = threading.BoundedSemaphore(_AT_ONCE)
 
 
 class NotReady(Refused):
@@ -80,12 +87,19 @@ def find_pending_migrations() -> frozenset[tuple[str, str]]:
 
 
 def _ask_database_or_refuse() -> tuple[str, frozenset[tuple[str, str]]]:
+    if not _places.acquire(timeout=_WAIT_SECONDS):
+        raise NotReady(
+            "The database has not answered those who asked before."
+        ) from OperationalError()
     try:
-        return _ask_database()
-    except DatabaseError as error:
+        with time_limit(_WITHIN_SECONDS):
+            return _ask_database()
+    except (DatabaseError, InterfaceError) as error:
         kind = type(error).__name__
         log.error("not ready, no answer: %s", kind)  # noqa: TRY400 - asked every few seconds
         raise NotReady("The database does not answer.") from error
+    finally:
+        _places.release()
 
 
 def _ask_database() -> tuple[str, frozenset[tuple[str, str]]]:

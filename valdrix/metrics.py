@@ -16,10 +16,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from governance.approvals.queries import count_pending_of_all_tenants
 from governance.incidents.queries import count_open_of_all_tenants
 from valdrix.health import NotReady, find_pending_migrations
-from valdrix.kernel.db import platform_transaction
+from valdrix.kernel.db import platform_transaction, time_limit
 from valdrix.kernel.metrics import CONTENT_TYPE, render_metrics
 
 _ANSWER_WITHIN_MS: Final = "1000"
+_WITHIN_SECONDS: Final = 2.5
 _UP: Final = "1 when the database answers."
 _KEPT_SECONDS: Final = 5.0
 """Anybody may scrape: asking more often than this asks the database no more often."""
@@ -34,12 +35,19 @@ class _State:
         self._read_at = float("-inf")
 
     def render(self) -> bytes:
-        """Return the gauges in the Prometheus text format."""
-        with self._lock:
+        """Return the gauges in the Prometheus text format.
+
+        While somebody asks a database that is slow to answer, others get what was read before.
+        """
+        if not self._lock.acquire(blocking=not self._text):
+            return self._text
+        try:
             if time.monotonic() - self._read_at > _KEPT_SECONDS:
                 self._text = _read_state()
                 self._read_at = time.monotonic()
             return self._text
+        finally:
+            self._lock.release()
 
     def forget(self) -> None:
         """Let the next scrape ask the database."""
@@ -111,7 +119,7 @@ def _read_state() -> bytes:
 
 
 def _read_counts() -> tuple[int, int]:
-    with platform_transaction():
+    with time_limit(_WITHIN_SECONDS), platform_transaction():
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('statement_timeout', %s, true)", [_ANSWER_WITHIN_MS])
         return count_pending_of_all_tenants(), count_open_of_all_tenants()

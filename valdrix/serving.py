@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, connection
 
 from valdrix.checks import check_database_role
 from valdrix.health import NotReady, check_ready
@@ -55,7 +55,8 @@ class GuardedApplication:
         try:
             check_ready()
         except NotReady as error:
-            return None if isinstance(error.__cause__, DatabaseError) else error.detail
+            is_away = isinstance(error.__cause__, DatabaseError | InterfaceError)
+            return None if is_away else error.detail
         messages = check_database_role(databases=["default"])
         if any(message.id == _NO_ANSWER for message in messages):
             return None

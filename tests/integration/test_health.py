@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
 from tests.client import Api
+from tests.crash.proxy import proxied
 from tests.integration.test_http_conventions import server_environment
-from valdrix import serving
+from valdrix import health, metrics, serving
 from valdrix.serving import GuardedApplication
 
 PROJECT = Path(__file__).parents[2]
@@ -87,6 +89,88 @@ def test_without_a_database_it_lives_and_is_not_ready(
             assert (response.status_code, response.json()["code"]) == (503, "not_ready")
             assert response["Content-Type"] == "application/problem+json"
     assert api.get("/health/ready").status_code == 200
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let health and metrics wait for a tenth of their time only."""
+    monkeypatch.setattr(health, "_ANSWER_WITHIN_MS", "200")
+    monkeypatch.setattr(health, "_WITHIN_SECONDS", 0.4)
+    monkeypatch.setattr(metrics, "_WITHIN_SECONDS", 0.4)
+
+
+def ask_all(api: Api) -> list[tuple[str, int]]:
+    """Ask for all that says how the process is; who gets no answer would wait for ever."""
+    metrics.state.forget()
+    asked = (*READY, "/health/live", "/metrics")
+    return [(path, api.get(path).status_code) for path in asked]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_silent_database_is_not_ready_and_silences_nobody(api: Api, database: None) -> None:
+    """Packets are swallowed and no connection breaks: the server's own time-outs never arrive."""
+    told = [("/health", 503), ("/health/ready", 503), ("/health/live", 200), ("/metrics", 200)]
+    with proxied(connection) as proxy:
+        assert {status for _, status in ask_all(api)} == {200}
+        proxy.stall()
+        assert ask_all(api) == told
+        assert b"valdrix_ops_database_up 0.0" in api.get("/metrics").content
+        proxy.flow()
+    metrics.state.forget()
+    assert {status for _, status in ask_all(api)} == {200}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_database_that_is_slow_is_not_ready_in_time(
+    api: Api, owner_cursor: psycopg.Cursor
+) -> None:
+    """As while a migration holds its table."""
+    with owner_cursor.connection.transaction():
+        owner_cursor.execute("LOCK django_migrations IN ACCESS EXCLUSIVE MODE")
+        for path in READY:
+            response = api.get(path)
+            assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+        assert api.get("/health/live").status_code == 200
+    assert api.get("/health/ready").status_code == 200
+
+
+def test_who_asks_while_others_wait_for_the_database_does_not_wait_with_them(
+    api: Api, monkeypatch: pytest.MonkeyPatch, database: None
+) -> None:
+    """Every thread would hang in a question that anybody may ask."""
+    taken = threading.BoundedSemaphore(1)
+    taken.acquire()
+    monkeypatch.setattr(health, "_places", taken)
+    response = api.get("/health/ready")
+    assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+    assert "asked before" in response.json()["detail"]
+    taken.release()
+    for _ in range(3):
+        assert api.get("/health/ready").status_code == 200, "the place was given back"
+
+
+def test_a_scrape_that_takes_long_holds_up_no_other(
+    api: Api, monkeypatch: pytest.MonkeyPatch, database: None
+) -> None:
+    before = api.get("/metrics").content
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def read_slowly() -> bytes:
+        asked.set()
+        assert goes_on.wait(30)
+        return b"later 1.0\n"
+
+    monkeypatch.setattr(metrics, "_read_state", read_slowly)
+    metrics.state.forget()
+    scrape = threading.Thread(target=metrics.state.render)
+    scrape.start()
+    assert asked.wait(30)
+    assert b"valdrix_ops_database_up 1.0" in before
+    assert b"valdrix_ops_database_up 1.0" in metrics.state.render(), "what was read before"
+    goes_on.set()
+    scrape.join()
+    assert metrics.state.render() == b"later 1.0\n"
+    metrics.state.forget()
 
 
 def test_a_pending_migration_is_named(api: Api, owner_cursor: psycopg.Cursor) -> None:
