@@ -30,9 +30,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from unfold.sites import UnfoldAdminSite
 
+from billing.admin.quotas import QuotaCountAdmin
 from billing.admin.reservations import ReservationAdmin
 from billing.admin.settlements import SettlementAdmin
-from billing.models import Account, Reservation, SettlementRecord
+from billing.models import Account, QuotaCount, Reservation, SettlementRecord
 from enforcement.admin.accounts import AccountAdmin
 from enforcement.admin.approvals import ApprovalAdmin
 from enforcement.admin.decisions import DecisionAdmin
@@ -94,6 +95,7 @@ _MENU: Final[tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...]] = (
             ("Credit grants", "redeem", "billing_account", "?kind=grant"),
             ("Reservations", "lock_clock", "billing_reservation", ""),
             ("Settlements", "receipt_long", "billing_settlementrecord", ""),
+            ("Metered use", "speed", "billing_quotacount", ""),
         ),
     ),
     (
@@ -452,6 +454,7 @@ console.register(RunTask, RunTaskAdmin)
 console.register(Account, AccountAdmin)
 console.register(Reservation, ReservationAdmin)
 console.register(SettlementRecord, SettlementAdmin)
+console.register(QuotaCount, QuotaCountAdmin)
 console.register(Approval, ApprovalAdmin)
 console.register(AuditEntry, AuditEntryAdmin)
 console.register(Incident, IncidentAdmin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -151,6 +152,12 @@ def find_memberships(
     if after_id is not None:
         rows = rows.filter(user_id__gt=after_id)
     return list(rows.order_by("user_id")[:limit])
+
+
+def find_usernames(tenant_id: uuid.UUID, person_ids: Collection[int]) -> dict[int, str]:
+    """Return the user names of a tenant's members, by person; who is none is left out."""
+    rows = Membership.objects.filter(tenant_id=tenant_id, user_id__in=person_ids)
+    return {row.user_id: row.user.get_username() for row in rows.select_related("user")}
 
 
 def find_person(username: str) -> User | None:

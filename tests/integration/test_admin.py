@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +15,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from billing.models import Account, SettlementRecord
+from billing.models import Account, QuotaCount, QuotaReservation, SettlementRecord
+from billing.plans.domain import FREE
+from billing.quotas.domain import LLM_TOKENS, QUOTAS, MeteredRequest
+from billing.quotas.operations import Origin, reserve
 from enforcement.models import Decision, Delivery, LedgerEntry, RunTask
 from governance.identity.domain import MEMBER, OWNER
 from governance.identity.operations import admit_member
@@ -56,6 +59,7 @@ ADMINS = (
     "governance_incident",
     "billing_reservation",
     "billing_settlementrecord",
+    "billing_quotacount",
     "governance_membership",
     "governance_reviewergroup",
 )
@@ -151,6 +155,7 @@ def keys_of(world: World) -> dict[str, object]:
             "billing_account": Account.objects.values_list("id", flat=True)[0],
             "billing_reservation": Decision.objects.values_list("id", flat=True)[0],
             "billing_settlementrecord": SettlementRecord.objects.values_list("id", flat=True)[0],
+            "billing_quotacount": QuotaCount.objects.values_list("id", flat=True)[0],
             "governance_approval": Approval.objects.values_list("id", flat=True)[0],
             "governance_auditentry": AuditEntry.objects.values_list("id", flat=True)[0],
             "governance_incident": Incident.objects.values_list("id", flat=True)[0],
@@ -352,8 +357,11 @@ def test_lists_never_show_another_tenants_rows(
     assert page_url(name, keys[name]) in text
     if name not in {
         "enforcement_ledgerentry", "governance_policyversion", "governance_membership",
+        "billing_quotacount",
     }:  # fmt: skip
         assert str(foreign[name]) not in text
+    if name == "billing_quotacount":
+        assert page_url(name, foreign[name]) not in text
     assert other_tenant.slug not in text
     for one in foreign.values():
         assert len(str(one)) < 36 or str(one) not in text
@@ -819,6 +827,62 @@ def test_pages_have_no_inline_style_or_script_of_ours(tenant: World) -> None:
 
 
 # Money
+
+
+def meter(world: World, units: int, *, at: datetime, person_id: int | None = None) -> None:
+    made = reserve(
+        origin=Origin(tenant_id=world.id, reservation_id=new_id(), principal_id="key:ci", at=at),
+        wanted=MeteredRequest(meter=LLM_TOKENS, units=units, person_id=person_id),
+        quota=QUOTAS[LLM_TOKENS][FREE],
+        is_suspended=False,
+    )
+    assert isinstance(made, QuotaReservation)
+
+
+def test_metered_use_is_listed_by_day_and_holder_with_the_switch(
+    tenant: World, other_tenant: World, settings: Any
+) -> None:
+    now = datetime.now(UTC)
+    for _ in range(2):
+        meter(tenant, 4000, at=now, person_id=tenant.member.user_id)
+    meter(tenant, 500, at=now - timedelta(days=3))
+    meter(other_tenant, 77, at=now, person_id=other_tenant.member.user_id)
+    client = sign_in(tenant.admin)
+    base = list_url("billing_quotacount")
+    with at_most(13):
+        text = text_of(client.get(base))
+    for shown in (
+        tenant.member.username,
+        "whole tenant",
+        "8,000",
+        "12,000",
+        "nearly full",
+        "day is over",
+    ):
+        assert shown in text, shown
+    assert "New use is taken as far as the plan goes." in text
+    assert other_tenant.member.username not in text
+    day = (now - timedelta(days=3)).date()
+    older = text_of(client.get(base, {"day": str(day)}))
+    assert str(day) in older
+    assert tenant.member.username not in older
+    assert "Nothing was metered yet" in text_of(client.get(base, {"day": "soon"}))
+    with reading(tenant.id):
+        count = QuotaCount.objects.get(holder=f"user:{tenant.member.user_id}")
+    settings.METERED_USE_SUSPENDED = True
+    for url in (base, page_url("billing_quotacount", count.pk)):
+        assert "METERED_USE_SUSPENDED" in text_of(client.get(url))
+    page = text_of(client.get(page_url("billing_quotacount", count.pk)))
+    assert page.count("4,000, used –") == page.count("held 4,000") == 2
+    assert client.post(base, {}).status_code == 405
+
+
+def test_who_left_keeps_what_they_used(tenant: World) -> None:
+    meter(tenant, 10, at=datetime.now(UTC), person_id=tenant.member.user_id)
+    with transaction(tenant.id):
+        Membership.objects.filter(user_id=tenant.member.user_id).delete()
+    text = text_of(sign_in(tenant.admin).get(list_url("billing_quotacount")))
+    assert f"person {tenant.member.user_id}, who left" in text
 
 
 def test_budgets_and_grants_are_told_apart(tenant: World) -> None:
