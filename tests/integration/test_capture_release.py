@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from importlib.metadata import distribution
 from pathlib import Path
@@ -122,6 +123,33 @@ def test_a_run_of_what_no_commit_has_is_no_evidence(clone: Path, tmp_path: Path)
     assert verify_green(document, tmp_path) == ["not_true"]
     with pytest.raises(NoCommit):
         check(tmp_path, tmp_path)
+
+
+def test_a_run_that_is_stopped_leaves_nothing_running(clone: Path, tmp_path: Path) -> None:
+    order = CheckOrder(
+        root=clone,
+        junit=tmp_path / "green.junit.xml",
+        log=tmp_path / "green.log",
+        command=("sh", "-c", "sleep 600 & echo $!; wait"),
+    )
+    started: list[int] = []
+
+    def stop(line: str) -> None:
+        started.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        capture_ci_green(order, clock=now, tell=stop)
+    for _ in range(1000):
+        if not is_running(started[0]):
+            break
+        time.sleep(0.01)
+    assert not is_running(started[0])
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
 
 
 def test_cases_are_counted_and_sums_not_believed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -90,6 +91,8 @@ def _run(order: CheckOrder, tell: Callable[[str], None]) -> int:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # What it starts is ended with it.
+            start_new_session=True,
         ) as process,
     ):
         try:
@@ -97,7 +100,7 @@ def _run(order: CheckOrder, tell: Callable[[str], None]) -> int:
                 log.write(line)
                 tell(line.rstrip())
         except BaseException:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             raise
     return process.returncode
 

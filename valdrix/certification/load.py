@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import socket
 import subprocess
 import sys
@@ -189,8 +190,9 @@ def _ask_on(task: _Task, user: int, queue: multiprocessing.Queue[Tally]) -> None
     tally, connection = Tally(), Connection(server)
     # Users begin at different questions, so that they do not move in step.
     turn, stamp = user, time.time_ns()
-    began = time.monotonic()
-    while (now := time.monotonic()) - began < seconds:
+    began, parent = time.monotonic(), os.getppid()
+    # Users whose capture was ended leave the server alone.
+    while (now := time.monotonic()) - began < seconds and os.getppid() == parent:
         question = questions[turn % len(questions)]
         turn += 1
         try:

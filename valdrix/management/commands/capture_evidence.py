@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,6 +12,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from governance.evidence.attestation import ARTIFACTS
 from governance.evidence.key_rotation import PASSED, KeyRotationTerms
 from governance.evidence.materials import MaterialsError
 from governance.evidence.stress import StressTerms
@@ -19,6 +20,12 @@ from valdrix.certification.commit import NoCommit
 from valdrix.certification.drill import DrillOrder, capture_key_rotation
 from valdrix.certification.green import CheckOrder, capture_ci_green, is_green
 from valdrix.certification.load import NoAnswer, Server
+from valdrix.certification.output import (
+    OutputFailed,
+    OutputRefused,
+    claim_output,
+    ending_in_order,
+)
 from valdrix.certification.own_database import find_own_state, run_on_own_database
 from valdrix.certification.provenance import BUILDER, AttestationOrder, capture_attestation
 from valdrix.certification.scenarios import NothingRan, capture_failure_injection, to_json
@@ -46,7 +53,8 @@ class _Captured:
 class Command(BaseCommand):
     """Exits 0 when what was captured is good, 1 when not (it is written all the same).
 
-    Exits 2 when used wrongly.
+    Exits 2 when used wrongly: also when it could not write, or another one is about to. Who asks it to
+    end is obeyed in order; nothing is written then.
     """
 
     help = "Capture a piece of release evidence by really running what it proves."
@@ -103,11 +111,28 @@ class Command(BaseCommand):
             "ci_green": self._green,
             "attestation": self._attestation,
         }
-        captured = captures[profile](options)
-        path.write_text(to_json(captured.document))
+        captured = self._capture(captures[profile], options)
         if not captured.is_good:
             raise CommandError(f"{path} was written, and is no release evidence", returncode=1)
         self.stdout.write(f"{path} was written; verify it with verify_evidence {profile}")
+
+    def _capture(
+        self, capture: Callable[[dict[str, Any]], _Captured], options: dict[str, Any]
+    ) -> _Captured:
+        """Hold the output, capture, and write it whole."""
+        path: Path = options["output"]
+        try:
+            with ending_in_order(), claim_output(path) as output:
+                captured = capture(options)
+                output.write(to_json(captured.document))
+        except OutputRefused as error:
+            raise CommandError(str(error), returncode=2) from error
+        except OutputFailed as error:
+            raise CommandError(str(error), returncode=1) from error
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CommandError(f"the capture was stopped: {reason}", returncode=1) from error
+        return captured
 
     def _stress(self, options: dict[str, Any]) -> _Captured:
         for name in ("rounds", "duration_seconds", "concurrent_users"):
@@ -179,7 +204,8 @@ class Command(BaseCommand):
             f"--next-in-days={_read_days(options)}",
         ]  # fmt: skip
         try:
-            exit_code = run_on_own_database(arguments, {"LOG_LEVEL": "ERROR"})
+            with ending_in_order():
+                exit_code = run_on_own_database(arguments, {"LOG_LEVEL": "ERROR"})
         except EmbeddedError as error:
             raise CommandError(str(error), returncode=1) from error
         if exit_code != 0:
@@ -209,11 +235,9 @@ class Command(BaseCommand):
 
     def _green(self, options: dict[str, Any]) -> _Captured:
         output: Path = options["output"]
-        order = CheckOrder(
-            root=settings.BASE_DIR,
-            junit=output.with_suffix(".junit.xml"),
-            log=output.with_suffix(".log"),
-        )
+        junit, log = output.with_suffix(".junit.xml"), output.with_suffix(".log")
+        _check_beside(output, (junit.name, log.name))
+        order = CheckOrder(root=settings.BASE_DIR, junit=junit, log=log)
         try:
             document = capture_ci_green(order, clock=_now, tell=self.stderr.write)
         except (NoCommit, OSError) as error:
@@ -221,6 +245,7 @@ class Command(BaseCommand):
         return _Captured(document, is_green(document))
 
     def _attestation(self, options: dict[str, Any]) -> _Captured:
+        _check_beside(options["output"], ARTIFACTS)
         key = settings.EXPORT_SIGNING_KEY
         if key is None:
             raise CommandError("ENFORCEMENT_EXPORT_SIGNING_KEY is not set", returncode=2)
@@ -231,6 +256,12 @@ class Command(BaseCommand):
             raise CommandError(f"nothing was attested: {error}", returncode=1) from error
         self.stdout.write(f"signed by {key.key_id}={key.public_text}")
         return _Captured(document, is_good=True)
+
+
+def _check_beside(output: Path, names: Collection[str]) -> None:
+    """Refuse an output that what belongs beside it would overwrite."""
+    if output.name in names:
+        raise CommandError(f"{output.name} is written beside it: name another file", returncode=2)
 
 
 def _furnish(server: Server) -> Server:
