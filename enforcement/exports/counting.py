@@ -1,22 +1,22 @@
 """Counting: what a manifest states of a file, from its rows as they pass.
 
-Ledger entries and decisions are written once. What was counted of a small export's is remembered
-together with the versions of the rows that it was counted from, and used only where the database still
-names the same: a row that somebody changed in spite of every guard has another version, and is counted.
+What was counted of a small export is remembered, and used for as long as its rows are the same. Ledger
+entries and decisions are written once: the versions of their rows tell, and they need not be read
+again. A row that somebody changed in spite of every guard has another version, and is counted anew.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from enforcement.exports.domain import Counted, Scope, Segment, Tally
-from enforcement.exports.queries import find_rows
-from enforcement.exports.verifier.layout import COLUMNS, FILES, SUMS
+from enforcement.exports.queries import find_rows, read_rows
+from enforcement.exports.verifier.layout import COLUMNS, SUMS
 
 CHUNK_BYTES: Final = 1 << 18
 _REMEMBERED_SCOPES: Final = 256
@@ -24,9 +24,14 @@ _REMEMBERED_SCOPES: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    """What was counted of a scope's decisions and ledger entries, and the digest of their versions."""
+    """What was counted of a scope, and what it was counted from.
+
+    :ivar versions: the digest of the versions of all entries and decisions.
+    :ivar rows: the digest of each file's rows.
+    """
 
     versions: str
+    rows: dict[str, bytes]
     files: dict[str, Counted]
 
 
@@ -54,7 +59,7 @@ class _Memory:
 
 
 _memory: Final = _Memory(size=_REMEMBERED_SCOPES)
-_WRITTEN_ONCE: Final = ("decisions.csv", "ledger.csv")
+_NOTHING: Final = _Remembered("", {}, {})
 
 
 def count_small(scope: Scope) -> tuple[Segment, dict[str, Counted]] | None:
@@ -62,17 +67,20 @@ def count_small(scope: Scope) -> tuple[Segment, dict[str, Counted]] | None:
 
     :raises LedgerIncomplete: when the entry before the first one is missing.
     """
-    known = _memory.find(scope)
-    rows = find_rows(scope, known=None if known is None else known.versions)
-    if rows is None:
+    known = _memory.find(scope) or _NOTHING
+    found = find_rows(scope, known=known.versions or None)
+    if found is None:
         return None
-    files = {name: count(name, its) for name, its in rows.files.items()}
-    if known is not None and known.versions == rows.versions:
-        files |= known.files
-    else:
-        written_once = {name: files[name] for name in _WRITTEN_ONCE}
-        _memory.keep(scope, _Remembered(rows.versions, written_once))
-    return rows.segment, {name: files[name] for name in FILES}
+    rows = known.rows | {name: sha256(its).digest() for name, its in found.files.items()}
+    if rows != known.rows:
+        fresh = {
+            name: count(name, read_rows(its))
+            for name, its in found.files.items()
+            if rows[name] != known.rows.get(name)
+        }
+        known = _Remembered(found.versions, rows, known.files | fresh)
+        _memory.keep(scope, known)
+    return found.segment, known.files
 
 
 def count(name: str, rows: Iterator[bytes]) -> Counted:
@@ -119,7 +127,7 @@ def _lines(name: str, rows: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
             tally.policies[head[-2]] += 1
             tally.contexts[head[-1]] += 1
         cells = line[:-1]
-        digest = hashlib.sha256(previous + cells)
+        digest = sha256(previous + cells)
         previous = digest.digest()
         tally.close_row(previous)
         yield b"%b,%b\n" % (cells, digest.hexdigest().encode())

@@ -90,14 +90,14 @@ _SMALL_ENTRIES: Final = 20_000
 
 
 class _Gathered(msgspec.Struct, array_like=True):
-    """What the function gives; decisions and ledger are left out where their versions were known."""
+    """What the function gives; decisions and ledger are null where their versions were known."""
 
     segment: _Read
     versions: str
-    decisions: list[str] | None
-    ledger: list[str] | None
-    approvals: list[str]
-    reservations: list[str]
+    decisions: msgspec.Raw
+    ledger: msgspec.Raw
+    approvals: msgspec.Raw
+    reservations: msgspec.Raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,13 @@ class Rows:
     """A small export's part of the chain, and its files' rows.
 
     :ivar versions: the digest of the versions of all entries and decisions.
-    :ivar files: rows by file; without decisions and ledger where their versions were known.
+    :ivar files: rows by file, as :func:`read_rows` takes them; without decisions and ledger where
+        their versions were known.
     """
 
     segment: Segment
     versions: str
-    files: dict[str, Iterator[bytes]]
+    files: dict[str, msgspec.Raw]
 
 
 _ROWS: Final = "SELECT enforcement_export_rows(%s, %s, %s, %s, %s, %s)"
@@ -139,12 +140,13 @@ def find_rows(scope: Scope, *, known: str | None) -> Rows | None:
     return Rows(
         _build_segment(scope, read.segment),
         read.versions,
-        {name: _encoded(rows) for name, rows in files.items() if rows is not None},
+        {name: rows for name, rows in files.items() if bytes(rows) != b"null"},
     )
 
 
-def _encoded(rows: list[str]) -> Iterator[bytes]:
-    return (f"{row}\n".encode() for row in rows)
+def read_rows(rows: msgspec.Raw) -> Iterator[bytes]:
+    """Return a file's rows, the same as :func:`stream_rows`."""
+    return (f"{row}\n".encode() for row in msgspec.json.decode(rows, type=list[str]))
 
 
 def _parameters(scope: Scope) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -105,17 +106,39 @@ def require_second_factor(principal: Principal, approval: Approval) -> None:
 def mark_of(approval: Approval) -> str:
     """Return the mark of what is to be judged: another amount, round or terms give another one."""
     monthly, hourly = approval.monthly_delta_usd, approval.hourly_delta_usd
+    return _mark(
+        (str(approval.pk), approval.round),
+        (
+            None if monthly is None else to_text(monthly),
+            None if hourly is None else to_text(hourly),
+        ),
+        (approval.routing_rule_id, approval.required, approval.separate_requester),
+        (tuple(approval.reviewer_roles), tuple(approval.reviewer_groups_all)),
+    )
+
+
+_Texts = tuple[str, ...]
+
+
+@lru_cache(maxsize=4096)
+def _mark(
+    subject: tuple[str, int],
+    amounts: tuple[str | None, str | None],
+    terms: tuple[str | None, int, bool],
+    reviewers: tuple[_Texts, _Texts],
+) -> str:
+    """Hash what is to be judged; who looks at a list of what waits looks at the same ones often."""
     return sha256_hex(
         {
-            "approval_id": str(approval.pk),
-            "round": approval.round,
-            "monthly_delta_usd": None if monthly is None else to_text(monthly),
-            "hourly_delta_usd": None if hourly is None else to_text(hourly),
-            "routing_rule_id": approval.routing_rule_id,
-            "required": approval.required,
-            "reviewer_roles": list(approval.reviewer_roles),
-            "reviewer_groups_all": list(approval.reviewer_groups_all),
-            "separate_requester": approval.separate_requester,
+            "approval_id": subject[0],
+            "round": subject[1],
+            "monthly_delta_usd": amounts[0],
+            "hourly_delta_usd": amounts[1],
+            "routing_rule_id": terms[0],
+            "required": terms[1],
+            "reviewer_roles": reviewers[0],
+            "reviewer_groups_all": reviewers[1],
+            "separate_requester": terms[2],
         }
     )
 

@@ -15,7 +15,7 @@ from enforcement.exports import counting, queries
 from enforcement.exports.columns import SOURCES
 from enforcement.exports.domain import Scope
 from enforcement.exports.lines import QUOTE_FUNCTION, is_unquoted
-from enforcement.exports.queries import Rows, find_rows
+from enforcement.exports.queries import Rows, find_rows, read_rows
 from enforcement.exports.verifier.layout import FILES
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
@@ -71,7 +71,7 @@ def test_its_rows_are_those_of_the_archive(shop: Shop, owner_cursor: Any) -> Non
     approve(shop.world.owner, asked["approval_request_id"], reason=FORMULA)
     _make_odd(owner_cursor, shop.world)
     gathered = rows_of(shop.world)
-    at_once = {name: list(rows) for name, rows in gathered.files.items()}
+    at_once = {name: list(read_rows(rows)) for name, rows in gathered.files.items()}
     with reading(shop.world.id):
         streamed = {
             name: list(queries.stream_rows(name, scope_of(shop.world), gathered.segment))
@@ -124,23 +124,34 @@ def test_a_cell_is_quoted_as_copy_quotes_it(database: None) -> None:
                 assert b"".join(bytes(row) for row in rows) == f"1,{cell}\n".encode()
 
 
-def test_what_is_written_once_is_read_once(shop: Shop) -> None:
+def test_what_is_the_same_is_neither_read_nor_counted_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = rows_of(shop.world)
     assert set(first.files) == set(FILES)
     assert set(rows_of(shop.world, first.versions).files) == {"approvals.csv", "reservations.csv"}
     assert set(rows_of(shop.world, "0" * 64).files) == set(FILES)
+    counted: list[str] = []
+    count = counting.count
+    monkeypatch.setattr(
+        counting, "count", lambda name, rows: counted.append(name) or count(name, rows)
+    )
 
     before = digest(shop.world)
+    assert sorted(counted) == sorted(FILES)
+    counted.clear()
     with CaptureQueriesContext(connection) as captured:
         assert digest(shop.world) == before
     assert before == archived(shop.world)
     assert first.versions in captured.captured_queries[0]["sql"]
+    assert counted == []
 
     waiting = shop.api.get("approvals/queue", key=shop.world.owner.key).json()["results"]
     known = next(one["id"] for one in waiting if not one["ceiling_required"])
     approve(shop.world.owner, known, reason="yes")
     given = digest(shop.world)
     assert before != given == archived(shop.world)
+    assert set(counted) == {"approvals.csv", "ledger.csv"}
     shop.ask("1.00", resource_reference="later")
     assert given != digest(shop.world) == archived(shop.world)
 
