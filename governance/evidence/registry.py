@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from governance.evidence.attestation import PROFILE as ATTESTATION
 from governance.evidence.attestation import AttestationTerms, verify_attestation
 from governance.evidence.checklists import (
     Repository,
@@ -19,6 +20,7 @@ from governance.evidence.ci_green import CiTerms, verify_ci_green
 from governance.evidence.domain import Examination, Problem, find_placeholders
 from governance.evidence.failure_injection import FailureInjectionTerms, verify_failure_injection
 from governance.evidence.key_rotation import KeyRotationTerms, verify_key_rotation
+from governance.evidence.signed import is_envelope, open_evidence
 from governance.evidence.stress import StressTerms, verify_stress
 from governance.evidence.telemetry import FULL, MINIMAL, TelemetryTerms, verify_telemetry
 
@@ -30,6 +32,8 @@ class World:
     :ivar signers: pinned public keys in base64url, by key id.
     :ivar beside: returns a file that lies beside the evidence, None when it is not there.
     :ivar source: returns the SHA-256 of the source of a commit, None when the commit is not here.
+    :ivar commit: the commit that is promoted, which signed evidence has to be of; None takes any.
+    :ivar wants_signatures: whether what was captured has to be signed.
     """
 
     now: datetime
@@ -37,6 +41,8 @@ class World:
     signers: Mapping[str, str]
     beside: Callable[[str], bytes | None]
     source: Callable[[str], str | None]
+    commit: str | None = None
+    wants_signatures: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,7 @@ class Profile:
 
     :ivar template: a document of its shape that never verifies, below docs/ops/evidence/.
     :ivar path_aliases: other spellings of ``--evidence-path``.
+    :ivar is_kept: whether it lies in the repository, and so is as trustworthy as the commit.
     """
 
     name: str
@@ -76,6 +83,7 @@ class Profile:
     template: str
     flags: tuple[Flag, ...] = ()
     path_aliases: tuple[str, ...] = ()
+    is_kept: bool = False
 
 
 MOST: Final = 10**6
@@ -135,6 +143,7 @@ PROFILES: Final = {
             lambda examination, terms, world: verify_jwt_bcp(examination, world.repository),
             "jwt_bcp_checklist_TEMPLATE.json",
             path_aliases=("--checklist-path",),
+            is_kept=True,
         ),
         Profile(
             "ssdf_traceability",
@@ -142,6 +151,7 @@ PROFILES: Final = {
             lambda examination, terms, world: verify_ssdf(examination, world.repository),
             "ssdf_traceability_matrix_TEMPLATE.json",
             path_aliases=("--matrix-path",),
+            is_kept=True,
         ),
         Profile(
             "ci_green",
@@ -176,6 +186,7 @@ PROFILES: Final = {
             lambda examination, terms, world: verify_sanity(examination, world.repository),
             "post_closure_sanity_TEMPLATE.json",
             path_aliases=("--doc-path",),
+            is_kept=True,
         ),
         Profile(
             "telemetry_c1",
@@ -194,8 +205,27 @@ PROFILES: Final = {
 def verify_evidence(profile: Profile, document: Any, terms: Terms, world: World) -> list[Problem]:
     """Return everything that is wrong with a document as evidence of a profile.
 
+    Evidence in an envelope is opened first; then pointers are the statement's.
+
     :param terms: a value for each of the profile's flags, by its name.
     """
+    if profile.name == ATTESTATION:
+        return _verify(profile, document, terms, world)
+    if not is_envelope(document):
+        problems = _verify(profile, document, terms, world)
+        if world.wants_signatures and not profile.is_kept:
+            problems.append(Problem("", "not_signed", "is in no signed statement"))
+        return problems
+    evidence, problems = open_evidence(
+        document, profile=profile.name, commit=world.commit, signers=world.signers
+    )
+    if evidence is None:
+        return problems or [Problem("/predicate", "missing", "is missing")]
+    found = _verify(profile, evidence, terms, world)
+    return problems + [replace(one, pointer=f"/predicate{one.pointer}") for one in found]
+
+
+def _verify(profile: Profile, document: Any, terms: Terms, world: World) -> list[Problem]:
     if not isinstance(document, dict):
         return [Problem("", "not_object", "must be a JSON object")]
     examination = Examination(document)

@@ -32,6 +32,7 @@ _TESTS_WITHIN_SECONDS: Final = 3600
 _SHOWN_LINES: Final = 20
 _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"", "0", "false", "no", "off"})
+_SIGNATURES: Final = "ENFORCEMENT_SIGNATURES_REQUIRED"
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _MEASURED: Final = ("enforcement", "billing")
 
@@ -168,6 +169,17 @@ def find_prometheus(given: Mapping[str, Any], environment: Mapping[str, str]) ->
     if url is not None and not is_http_url(str(url)):
         raise GateRefused(f"--prometheus-url (ENFORCEMENT_PROMETHEUS_URL): {url!r} is no address")
     return None if url is None else str(url)
+
+
+def are_signatures_wanted(given: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    """Tell whether what was captured has to be signed.
+
+    :raises GateRefused: for a variable that says neither yes nor no.
+    """
+    said = _read_yes(environment.get(_SIGNATURES, ""))
+    if said is None:
+        raise GateRefused(f"{_SIGNATURES}: says neither yes nor no")
+    return said or bool(given.get("signatures-required"))
 
 
 def plan_gate(given: Mapping[str, Any], environment: Mapping[str, str]) -> list[Step]:

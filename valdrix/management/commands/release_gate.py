@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from valdrix.certification.release_gate import (
     SLOTS,
     GateRefused,
     Result,
+    are_signatures_wanted,
     ask_alerts,
     bind_to_commit,
     find_prometheus,
@@ -46,6 +48,11 @@ class Command(BaseCommand):
                 parser.add_argument(f"--{bound.flag}", metavar="N", help=f"or {bound.variable}")
         parser.add_argument("--signer", action="append", default=[], metavar="KID=BASE64URL")
         parser.add_argument(
+            "--signatures-required",
+            action="store_true",
+            help="what was captured has to be signed; or ENFORCEMENT_SIGNATURES_REQUIRED",
+        )
+        parser.add_argument(
             "--prometheus-url",
             metavar="URL",
             help="ask it whether an alert holds the release; or ENFORCEMENT_PROMETHEUS_URL",
@@ -59,9 +66,9 @@ class Command(BaseCommand):
         """Refuse what is missing, then verify, test, and print the summary."""
         given = {name.replace("_", "-"): value for name, value in options.items()}
         try:
-            steps = bind_to_commit(
-                plan_gate(given, os.environ), options["commit"], find_commit_here()
-            )
+            here = find_commit_here()
+            steps = bind_to_commit(plan_gate(given, os.environ), options["commit"], here)
+            wants_signatures = are_signatures_wanted(given, os.environ)
             prometheus = find_prometheus(given, os.environ)
         except GateRefused as error:
             raise CommandError(f"nothing was run:\n{error}", returncode=2) from error
@@ -74,7 +81,12 @@ class Command(BaseCommand):
             return
         results = []
         for step in steps:
-            results.append(verify_step(step, build_world(Path(step.path), options["signer"])))
+            world = replace(
+                build_world(Path(step.path), options["signer"]),
+                commit=options["commit"] or here,
+                wants_signatures=wants_signatures,
+            )
+            results.append(verify_step(step, world))
             self.stderr.write(f"verified {step.profile.name}")
         if prometheus is not None:
             results.append(ask_alerts(prometheus))

@@ -18,9 +18,10 @@ import orjson
 import pytest
 from django.core.management import CommandError, call_command
 
+from governance.evidence.signed import sign_evidence
 from tests.unit.governance.evidence import documents
 from tests.unit.governance.evidence.documents import build_world, captured_at, edited
-from tests.unit.governance.evidence.test_statements import SIGNERS, envelope
+from tests.unit.governance.evidence.test_statements import KEY, SIGNERS, envelope
 from tests.unit.governance.evidence.test_verify_command import write
 from valdrix.certification import release_gate
 from valdrix.certification.release_gate import (
@@ -211,6 +212,23 @@ def test_evidence_is_of_the_commit_that_is_promoted(
     assert "--commit: ci_green, attestation is of a commit" in said
     assert gate(all_files, "--commit=main")[0] == 2
     assert gate(all_files, f"--commit={documents.COMMIT}")[0] == 0
+
+
+def test_signatures_can_be_demanded_of_what_was_captured(
+    all_files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, said = gate(all_files, "--signatures-required")
+    assert code == 1
+    captured = "stress, failure_injection, key_rotation_drill, ci_green, telemetry_c1"
+    assert said.rsplit("not to be promoted: ", 1)[1] == captured
+    for name in captured.split(", "):
+        path = Path(next(one for one in all_files.values() if Path(one).stem == name))
+        signed = sign_evidence(sound(name), profile=name, commit=documents.COMMIT, key=KEY)
+        write(path, signed)
+    monkeypatch.setenv("ENFORCEMENT_SIGNATURES_REQUIRED", "yes")
+    assert gate(all_files)[0] == 0
+    monkeypatch.setenv("ENFORCEMENT_SIGNATURES_REQUIRED", "perhaps")
+    assert gate(all_files)[0] == 2
 
 
 def test_tests_that_end_without_a_word_did_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
