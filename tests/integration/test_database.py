@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from django.db import connection
+import time
+
+import pytest
+from django.db import DatabaseError, InterfaceError, connection
 
 from governance.models import ApiKey
 from tests.factories.tenants import World
-from valdrix.kernel.db import reading
+from valdrix.kernel.db import TimeLimits, is_database_down, reading
 
 
 def test_tests_run_as_the_application_s_role() -> None:
@@ -31,3 +34,21 @@ def test_commits_are_real(tenant: World, run_in_threads) -> None:
             return ApiKey.objects.count()
 
     assert run_in_threads(3, count) == [3, 3, 3]
+
+
+def test_a_session_that_the_server_ended_is_an_outage_and_no_fault_of_the_request(
+    tenant: World,
+) -> None:
+    """As after a pause of the whole process: whoever asks again is served."""
+
+    def be_idle_and_read() -> None:
+        with reading(tenant.id, limits=TimeLimits(1000, statement_timeout_ms=50)):
+            time.sleep(0.5)
+            ApiKey.objects.count()
+
+    with pytest.raises((DatabaseError, InterfaceError)) as raised:
+        be_idle_and_read()
+    assert is_database_down(raised.value)
+    connection.close()
+    with reading(tenant.id):
+        assert ApiKey.objects.count() == 3

@@ -376,7 +376,11 @@ def is_database_down(error: BaseException) -> bool:
     state = sqlstate_of(error)
     if state is None:
         return isinstance(error, OperationalError | InterfaceError)
-    return state.startswith("08") or state in {"57P01", "57P02", "57P03", "53300"}
+    return state.startswith("08") or state in _SESSION_ENDED or state in {"57P03", "53300"}
+
+
+_SESSION_ENDED: Final = frozenset({"57P01", "57P02", "57P05", "25P03"})
+"""The server ended the session: told to, in a crash, or because it was idle for too long."""
 
 
 def drop_lost_connection() -> None:
