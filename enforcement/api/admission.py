@@ -27,6 +27,7 @@ from enforcement.api.gate_schema import GATE_RESPONSE_SCHEMA
 from enforcement.api.gates import KEY_HEADER, GateView, answer, ask_gate, configured_budget
 from enforcement.gate.ask import TimeBudget
 from enforcement.reconciliation.operations import confirm
+from governance.api.assuming import confirming
 from governance.api.callers import actor_of, principal_of
 from governance.api.cluster_authentication import ClusterAuthentication
 from governance.api.permissions import require_project
@@ -54,13 +55,14 @@ class AdmissionView(GateView):
         request={_JSON: GENERIC_BODY_SCHEMA},
         responses={(200, _JSON): GATE_RESPONSE_SCHEMA},
     )
+    @confirming
     def post(self, request: Request) -> HttpResponse:
         """Decide one change; the answer is 200 whatever the decision."""
         principal = principal_of(request)
         gate_request = kubernetes_generic.to_gate_request(
             request.data, actor=principal.principal_id, header_key=request.headers.get(KEY_HEADER)
         )
-        return answer(ask_gate(principal, gate_request))
+        return answer(ask_gate(request, gate_request))
 
 
 class AdmissionReviewView(GateView):
@@ -130,7 +132,7 @@ def _desk(request: Request, integration_id: uuid.UUID | None, waits_ms: int | No
         now=now,
         # A review cannot carry a token; its change is always computed, never declared.
         ask=lambda gate_request: ask_gate(
-            principal,
+            request,
             gate_request,
             budget=budget,
             may_spend_approval=gate_request.change_digest_is_computed,

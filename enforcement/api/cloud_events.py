@@ -18,9 +18,9 @@ from enforcement.api.cloud_event_schema import (
     RESPONSE_SCHEMA,
 )
 from enforcement.api.gates import BATCH_LIMIT, KEY_HEADER, GateView, answer, ask_gate
+from governance.api.assuming import confirming
 from governance.api.callers import principal_of
 from governance.api.throttling import gate_calls_per_minute
-from governance.identity.domain import Principal
 from valdrix.kernel.http.bodies import WholeBodyParser, parse_json
 from valdrix.kernel.http.problem_response import problem_document
 from valdrix.kernel.problems import FieldError, InvalidRequest, Refused
@@ -47,9 +47,9 @@ class CloudEventGateView(GateView):
         },
         responses={(200, _JSON): RESPONSE_SCHEMA},
     )
+    @confirming
     def post(self, request: Request) -> HttpResponse:
         """Decide the change of each event; the answer is 200 whatever the decision."""
-        principal = principal_of(request)
         body = _whole_body(request)
         content_type = request.META.get("CONTENT_TYPE", "")
         mode = cloud_event.find_mode(
@@ -57,12 +57,12 @@ class CloudEventGateView(GateView):
         )
         header_key = request.headers.get(KEY_HEADER)
         if mode == cloud_event.BATCHED:
-            return answer({"results": _answer_batch(principal, parse_json(body), header_key)})
+            return answer({"results": _answer_batch(request, parse_json(body), header_key)})
         if mode == cloud_event.STRUCTURED:
             event = cloud_event.read_structured(parse_json(body))
         else:
             event = cloud_event.read_binary(request.headers, content_type, body)
-        return answer(_ask(principal, event, header_key=header_key))
+        return answer(_ask(request, event, header_key=header_key))
 
     @extend_schema(
         operation_id="gate_cloud_event_handshake",
@@ -101,18 +101,18 @@ def _granted(request: Request) -> int:
 
 
 def _ask(
-    principal: Principal, event: Event, *, header_key: str | None = None, pointer: str = ""
+    request: Request, event: Event, *, header_key: str | None = None, pointer: str = ""
 ) -> dict[str, Any]:
     return ask_gate(
-        principal,
+        request,
         cloud_event_gate.to_gate_request(
-            event, actor=principal.principal_id, header_key=header_key, pointer=pointer
+            event, actor=principal_of(request).principal_id, header_key=header_key, pointer=pointer
         ),
     )
 
 
 def _answer_batch(
-    principal: Principal, documents: object, header_key: str | None
+    request: Request, documents: object, header_key: str | None
 ) -> list[dict[str, Any]]:
     """Answer each event of a batch in its order; one event's refusal stops no other.
 
@@ -128,12 +128,12 @@ def _answer_batch(
     if fault is not None:
         raise InvalidRequest("The batch cannot be answered.", errors=(fault,))
     assert isinstance(documents, list)
-    return [_answer_item(principal, document) for document in documents]
+    return [_answer_item(request, document) for document in documents]
 
 
-def _answer_item(principal: Principal, document: object) -> dict[str, Any]:
+def _answer_item(request: Request, document: object) -> dict[str, Any]:
     try:
-        return {"status": 200, "body": _ask(principal, cloud_event.read_structured(document))}
+        return {"status": 200, "body": _ask(request, cloud_event.read_structured(document))}
     except Refused as refusal:
         body = problem_document(refusal.problem_code, refusal.detail, errors=refusal.errors)
         return {"status": refusal.status, "body": body}

@@ -29,10 +29,12 @@ from enforcement.gate.evaluate import evaluate
 from enforcement.gate.inputs import GateRequest
 from enforcement.reconciliation.approval import ApprovalPending, ReservationNotActive
 from enforcement.reconciliation.operations import confirm
+from governance.api.assuming import confirming
+from governance.api.authentication import assumption_of
 from governance.api.callers import actor_of, principal_of
 from governance.api.permissions import RequireRole, require_project
 from governance.api.throttling import GateThrottle
-from governance.identity.domain import MEMBER, Principal
+from governance.identity.domain import MEMBER
 from valdrix.kernel.fields import Fields
 from valdrix.kernel.http.problem_response import problem_document
 from valdrix.kernel.ids import new_id
@@ -48,36 +50,39 @@ _JSON: Final = "application/json"
 
 
 def ask_gate(
-    principal: Principal,
-    request: GateRequest,
+    request: Request,
+    gate_request: GateRequest,
     *,
     budget: TimeBudget | None = None,
     may_spend_approval: bool = False,
 ) -> dict[str, Any]:
-    """Put one question to the gate on behalf of a principal; return the common response.
+    """Put one question to the gate on behalf of a request's principal; return the common response.
 
     :param budget: what it may take, when the caller waits for less than is configured.
     :param may_spend_approval: an approval of this computed change stands for a token.
     :raises Refused: when the principal may not use the project, or the key or fingerprint
         conflicts; nothing was written then.
+    :raises NotAsAssumed: when the request's key is not what it was taken for.
     """
-    ask = _build_ask(principal, request, may_spend_approval=may_spend_approval)
+    ask = _build_ask(request, gate_request, may_spend_approval=may_spend_approval)
     return evaluate(ask, budget=budget or configured_budget())
 
 
 def _build_ask(
-    principal: Principal, request: GateRequest, *, may_spend_approval: bool = False
+    request: Request, gate_request: GateRequest, *, may_spend_approval: bool = False
 ) -> Ask:
-    require_project(principal, request.project_id)
+    principal = principal_of(request)
+    require_project(principal, gate_request.project_id)
     return Ask(
         tenant_id=principal.tenant_id,
         person_id=principal.person_id,
-        request=request,
+        request=gate_request,
         decision_id=new_id(),
         charge_id=new_id(),
         approval_id=new_id(),
         clock=timezone.now,
         may_spend_approval=may_spend_approval,
+        assumption=assumption_of(request),
     )
 
 
@@ -110,13 +115,14 @@ class TerraformGateView(GateView):
         request={_JSON: GATE_BODY_SCHEMA},
         responses={(200, _JSON): GATE_RESPONSE_SCHEMA},
     )
+    @confirming
     def post(self, request: Request) -> HttpResponse:
         """Decide one change; the answer is 200 whatever the decision."""
         principal = principal_of(request)
         gate_request = terraform.to_gate_request(
             request.data, actor=principal.principal_id, header_key=request.headers.get(KEY_HEADER)
         )
-        return answer(ask_gate(principal, gate_request))
+        return answer(ask_gate(request, gate_request))
 
 
 class TerraformPreflightView(GateView):
@@ -131,13 +137,14 @@ class TerraformPreflightView(GateView):
         request={_JSON: PREFLIGHT_BODY_SCHEMA},
         responses={(200, _JSON): PREFLIGHT_RESPONSE_SCHEMA},
     )
+    @confirming
     def post(self, request: Request) -> HttpResponse:
         """Decide one stage of a run, and say how the pipeline goes on."""
         principal = principal_of(request)
         gate_request = terraform.preflight_to_gate_request(
             request.data, actor=principal.principal_id, header_key=request.headers.get(KEY_HEADER)
         )
-        response = ask_gate(principal, gate_request)
+        response = ask_gate(request, gate_request)
         if gate_request.stage == response["stage"] == "post_apply" and response["persisted"]:
             _confirm(request, response)
         response["continuation"] = build_continuation(gate_request, response)
@@ -168,11 +175,11 @@ class BatchGateView(GateView):
         request={_JSON: BATCH_BODY_SCHEMA},
         responses={(200, _JSON): BATCH_RESPONSE_SCHEMA},
     )
+    @confirming
     def post(self, request: Request) -> HttpResponse:
         """Decide each item in the order given; one item's refusal stops no other."""
-        principal = principal_of(request)
         items = _read_items(request)
-        read = [_read_item(principal, item) for item in items]
+        read = [_read_item(request, item) for item in items]
         asks = [one for one in read if isinstance(one, Ask)]
         answers = iter(evaluate_all(asks, budget=configured_budget()))
         results = [next(answers) if isinstance(one, Ask) else one for one in read]
@@ -192,11 +199,12 @@ def _read_items(request: Request) -> list[Any]:
     return list(items)
 
 
-def _read_item(principal: Principal, item: object) -> Ask | Refused:
+def _read_item(request: Request, item: object) -> Ask | Refused:
     """Return one item's question, or the refusal that it would get if it had been sent alone."""
+    actor = principal_of(request).principal_id
     try:
-        request = terraform.to_gate_request(item, actor=principal.principal_id, header_key=None)
-        return _build_ask(principal, request)
+        gate_request = terraform.to_gate_request(item, actor=actor, header_key=None)
+        return _build_ask(request, gate_request)
     except Refused as refusal:
         return refusal
 

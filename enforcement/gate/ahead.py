@@ -27,6 +27,7 @@ from enforcement.gate.lastknown import last_known
 from enforcement.gate.sharing import build_change
 from enforcement.idempotency.domain import stored_key
 from enforcement.idempotency.operations import Claim
+from governance.identity.assuming import NotAsAssumed
 from governance.policies.governing import GoverningPolicy
 from governance.policies.queries import take_policy
 from valdrix.kernel.db import Call, Rows
@@ -37,6 +38,17 @@ class RequestFingerprintMismatch(Refused):
     """The request is not the one that the caller expected to send."""
 
     code = "request_fingerprint_mismatch"
+
+
+class KeysChanged(NotAsAssumed):
+    """The credentials of some questions are not what they were taken for; nothing is locked.
+
+    :ivar places: of those questions; the other ones' credentials are confirmed.
+    """
+
+    def __init__(self, places: Sequence[int]) -> None:
+        super().__init__()
+        self.places = places
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +196,9 @@ def _build_claim(ask: Ask, gate_input: GateInput) -> Claim | None:
 
 
 def build_call(questions: Sequence[Question], now: datetime) -> Call:
-    """Return the call that claims, locks and reads for questions of one tenant.
+    """Return the call that confirms, claims, locks and reads for questions of one tenant.
 
-    Each lock is taken once, in their order: keys first, sorted, then the names of all changes, then
+    Before all else it confirms the credentials that are assumed so far, each once. Each lock is taken once, in their order: keys first, sorted, then the names of all changes, then
     the accounts.
     """
     first = questions[0]
@@ -194,6 +206,7 @@ def build_call(questions: Sequence[Question], now: datetime) -> Call:
     changes = [one.change for one in questions]
     described = [_describe(one, now) for one in questions]
     document = {
+        "keys": [msgspec.Raw(told.encode()) for told in _assumed(questions)],
         "now": now,
         "known": first.governing.sha256,
         "claims": sorted(claims, key=lambda one: (one[1].source, one[1].stored_key)),
@@ -240,8 +253,13 @@ class Begun:
 
 
 def take(questions: Sequence[Question], now: datetime, answer: Sequence[Any]) -> Begun:
-    """Return what the database answered to :func:`build_call`."""
-    policy, found, scopes, taken = answer
+    """Return what the database answered to :func:`build_call`.
+
+    :raises KeysChanged: when credentials are not what they were taken for.
+    """
+    # A database that says nothing about the keys has not been asked: that is no answer.
+    policy, found, scopes, taken, changed = answer
+    _note_confirmed(questions, changed)
     first = questions[0]
     is_alone = len(questions) == 1
     reads = {
@@ -260,6 +278,35 @@ def take(questions: Sequence[Question], now: datetime, answer: Sequence[Any]) ->
         charged=[] if is_alone else found or [],
         taken=taken,
     )
+
+
+def _assumed(questions: Sequence[Question]) -> dict[str, list[int]]:
+    """Return what is assumed of credentials and not confirmed, each with its questions' places."""
+    places: dict[str, list[int]] = {}
+    for place, one in enumerate(questions):
+        assumption = one.ask.assumption
+        if assumption is not None and not assumption.is_confirmed:
+            places.setdefault(assumption.told, []).append(place)
+    return places
+
+
+def _note_confirmed(questions: Sequence[Question], changed: Sequence[int]) -> None:
+    """Note what the database confirmed.
+
+    :param changed: which of the credentials, in the order in which they were sent, it did not.
+    :raises KeysChanged: when there are such.
+    """
+    fallen: list[int] = []
+    for number, places in enumerate(_assumed(questions).values()):
+        if number in changed:
+            fallen += places
+            continue
+        for place in places:
+            assumption = questions[place].ask.assumption
+            assert assumption is not None
+            assumption.note()
+    if fallen:
+        raise KeysChanged(fallen)
 
 
 def _scope_names(questions: Sequence[Question]) -> list[ScopeName]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from enforcement.gate.inputs import GateRequest
+from governance.identity.assuming import Assumption
 from valdrix.kernel.db import TimeLimits
 
 Clock = Callable[[], datetime]
@@ -26,6 +27,7 @@ class Ask:
     :ivar may_spend_approval: whether an approval that was given for this computed change lets it
         go ahead without a token: run tasks and native admissions, which cannot carry one (SPEC 6).
     :ivar clock: read once more after the locks: waiting must not make a moment old.
+    :ivar assumption: what the door assumed of the credential, where the database has not said yet.
     """
 
     tenant_id: uuid.UUID
@@ -36,6 +38,15 @@ class Ask:
     approval_id: uuid.UUID
     clock: Clock
     may_spend_approval: bool = False
+    assumption: Assumption | None = None
+
+    def confirm(self) -> None:
+        """Have the database say whom the credential speaks for, where that is assumed so far.
+
+        :raises NotAsAssumed: when it is somebody else, or nobody.
+        """
+        if self.assumption is not None:
+            self.assumption.confirm()
 
 
 @dataclass(frozen=True, slots=True)

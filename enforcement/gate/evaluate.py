@@ -68,6 +68,7 @@ from enforcement.gate.snapshot import read_snapshot
 from enforcement.gate.spending import find_given, lock_given, spend_given
 from enforcement.idempotency.operations import claim_key
 from governance.approvals.operations import ApprovalOrder, OpenedApproval, open_approval
+from governance.identity.assuming import NotAsAssumed
 from governance.policies.governing import GoverningPolicy
 from governance.policies.queries import read_governing_policy
 from valdrix.kernel.db import (
@@ -108,6 +109,7 @@ class _PolicyMoved(Exception):
 def evaluate(ask: Ask, *, budget: TimeBudget) -> dict[str, Any]:
     """Decide one question, make the decision true, and return the common response (SPEC 8).
 
+    :raises NotAsAssumed: when the credential is not what its door took it for.
     :raises IdempotencyKeyReused: the key names another request.
     :raises RequestFingerprintMismatch: before anything is evaluated.
     """
@@ -128,7 +130,7 @@ def _evaluate_or_fail_safe(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[s
         reason = failsafe.LOCK_CONTENDED
     except (GateLockTimeout, GateLockContended) as refusal:
         reason = refusal.problem_code
-    except Refused:
+    except (Refused, NotAsAssumed):
         raise
     except OutOfTime:
         reason = failsafe.TIMEOUT
@@ -140,12 +142,14 @@ def _evaluate_or_fail_safe(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[s
         is_cut = state is None and timer.is_over
         reason = failsafe.TIMEOUT if is_cut else failsafe.reason_for_sqlstate(state)
         log.warning("gate fails safe: %s", reason, exc_info=error)
+    ask.confirm()
     GATE_FAILURES.labels(reason).inc()
     return _fail_safe(ask, reason, timer)
 
 
 def _evaluate_once(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]:
     if ask.request.dry_run:
+        ask.confirm()
         with reading(ask.tenant_id, limits=budget.limits()):
             return _rehearse(ask, timer)
     question = question_ahead(ask)
@@ -154,6 +158,7 @@ def _evaluate_once(ask: Ask, budget: TimeBudget, timer: Timer) -> dict[str, Any]
             return _settle_in_line(question, budget, timer)
         except StepByStep:
             timer.check()
+    ask.confirm()
     with transaction(ask.tenant_id, limits=budget.limits()):
         question = _read_question(ask)
         stored = _claim(question)

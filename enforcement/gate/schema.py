@@ -62,7 +62,15 @@ DECLARE
     ids uuid[];
     snapshot json;
     reads json[] := '{}';
+    changed integer[];
 BEGIN
+    IF p ? 'keys' THEN
+        -- Before anything is locked or said: whom the credentials were assumed to speak for.
+        changed := governance_changed_keys(p->'keys');
+        IF cardinality(changed) > 0 THEN
+            RETURN json_build_array(NULL, NULL, NULL, NULL, to_json(changed));
+        END IF;
+    END IF;
     SELECT json_build_array(g.number, g.sha256, g.schema_version, g.canonical_json, g.forced_modes)
       INTO policy FROM governance_read_policy(tenant, moment, p->>'known') g;
     -- The claims come sorted: whoever waits for another's key holds none that comes after it.
@@ -126,7 +134,12 @@ BEGIN
             RAISE EXCEPTION 'there is an answer or an approval' USING ERRCODE = 'VX006';
         END IF;
     END IF;
-    RETURN json_build_array(policy, charges, to_json(reads), to_json(coalesce(taken, '{}')));
+    IF changed IS NULL THEN
+        -- The caller is of an earlier version, and asked the database about the credential before.
+        RETURN json_build_array(policy, charges, to_json(reads), to_json(coalesce(taken, '{}')));
+    END IF;
+    RETURN json_build_array(policy, charges, to_json(reads), to_json(coalesce(taken, '{}')),
+                            to_json(changed));
 END $$;
 """
 

@@ -17,12 +17,13 @@ from django.db import DatabaseError
 
 from billing.accounts.locking import GateLockTimeout, refuse_lock
 from enforcement.gate import ahead
-from enforcement.gate.ahead import Ahead, Question, Reads
+from enforcement.gate.ahead import Ahead, KeysChanged, Question, Reads
 from enforcement.gate.ask import OutOfTime, TimeBudget, Timer
 from enforcement.gate.decision import GateContext, GivenApproval, Outcome
 from enforcement.gate.joint import Alone, StepByStep, Waiting
 from enforcement.gate.lastknown import last_known
 from enforcement.gate.sharing import Sharers
+from governance.identity.assuming import NotAsAssumed
 from valdrix.kernel.db import Together, is_database_down, transaction_together
 from valdrix.kernel.metrics import GATE_BATCH_SIZE
 
@@ -127,6 +128,8 @@ def _settle_jointly(batch: list[Waiting], steps: Steps) -> None:
                 raise _Apart([batch[place] for place in begun.charged])
             responses = _decide_each(batch, begun.reads, now=now, steps=steps, together=together)
             leader.timer.check()
+    except KeysChanged as changed:
+        raise _Apart([batch[place] for place in changed.places], NotAsAssumed) from None
     except DatabaseError as error:
         refuse_lock(error)
         raise

@@ -78,7 +78,7 @@ def take_beforehand(request: Request, known: Principal | None) -> None:
 
     :raises Throttled: when a limit is used up.
     """
-    if known is None:
+    if known is None or _has_paid(request, known):
         return
     view = request.parser_context["view"]
     for throttle in view.get_throttles():

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
 from django.db import connection
 
 from governance.audit.operations import Actor
@@ -33,6 +34,18 @@ class TenantOfPerson:
     role: str
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the database said of an API key.
+
+    :ivar text: the same as JSON with the key's lookup and digest, as ``governance_changed_keys``
+        takes it to say whether that is still so.
+    """
+
+    principal: Principal
+    text: str
+
+
 _AUTHENTICATE: Final = """
 SELECT json_build_array(tenant_id, key_id, person_id, key_role, membership_role, scopes, projects,
                         plan)
@@ -41,16 +54,23 @@ SELECT json_build_array(tenant_id, key_id, person_id, key_role, membership_role,
 
 
 def find_key_principal(key: ApiKeyText) -> Principal | None:
+    """Return whom an API key speaks for, as :func:`authenticate_key` does."""
+    told = authenticate_key(key)
+    return None if told is None else told.principal
+
+
+def authenticate_key(key: ApiKeyText) -> Told | None:
     """Return whom an API key speaks for, or None when it speaks for nobody (any more).
 
     One statement outside any transaction; the database function behind it sees every tenant
     and answers with one credential only. It also notes, to the minute, that the key was used.
     """
-    row = answer_to(_AUTHENTICATE, key.lookup, key.digest.hex())
+    digest = key.digest.hex()
+    row = answer_to(_AUTHENTICATE, key.lookup, digest)
     if row is None:
         return None
     tenant_id, key_id, person_id, key_role, membership_role, scopes, projects, plan = row
-    return Principal(
+    principal = Principal(
         tenant_id=uuid.UUID(tenant_id),
         principal_id=f"key:{key_id}",
         person_id=person_id,
@@ -59,6 +79,7 @@ def find_key_principal(key: ApiKeyText) -> Principal | None:
         projects=None if projects is None else frozenset(projects),
         plan=plan,
     )
+    return Told(principal, orjson.dumps([key.lookup, digest, row]).decode())
 
 
 def tenants_of(person_id: int) -> list[TenantOfPerson]:

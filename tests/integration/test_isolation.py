@@ -5,6 +5,7 @@ Every statement here is plain SQL or an unfiltered query, sent as the applicatio
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from psycopg import sql
 from pytest_django import DjangoDbBlocker
 
 from governance.identity.domain import read_key_text
+from governance.identity.queries import authenticate_key
 from governance.models import ApiKey, Membership, User
+from tests.assumed import note_uses_ahead
 from tests.factories.rows import models_of_truth, plant_rows, tenant_column
 from tests.factories.tenants import World, create_world, issue_key
 from valdrix.kernel.db import (
@@ -46,6 +49,7 @@ DEFINER_FUNCTIONS = {
     "enforcement_chain_ledger_entry",
     "enforcement_lock_ledger_head",
     "governance_authenticate_key",
+    "governance_changed_keys",
     "governance_find_integration",
     "governance_find_tenant",
     "governance_memberships_of",
@@ -322,10 +326,71 @@ def test_a_key_s_public_part_alone_finds_nothing(pair: Pair) -> None:
         assert fetch_all(look_up, [lookup, digest]) == []
 
 
+def changed_keys(*told: Any) -> Any:
+    return fetch_all("SELECT governance_changed_keys(%s::jsonb)", [json.dumps(told)])[0][0]
+
+
+def told_of(text: str) -> list[Any]:
+    """Return what a process remembers of a key that it authenticated just now."""
+    read = read_key_text(text)
+    assert read is not None
+    told = authenticate_key(read)
+    assert told is not None
+    found: list[Any] = json.loads(told.text)
+    return found
+
+
+def test_what_is_confirmed_of_a_key_takes_its_digest_and_everything_about_it(pair: Pair) -> None:
+    own, foreign = told_of(pair.own.key), told_of(pair.foreign.key)
+    note_uses_ahead(pair.own)
+    note_uses_ahead(pair.foreign)
+    lookup, digest, row = own
+    assert changed_keys() == []
+    assert changed_keys(own, foreign) == []
+    # With another tenant set the answer is the same: the key decides, not the session.
+    with transaction(pair.foreign.id):
+        assert changed_keys(foreign, own) == []
+    for other in (
+        [lookup, foreign[1], row],
+        [lookup, "", row],
+        [lookup, None, row],
+        [None, digest, row],
+        ["%", digest, row],
+        [lookup, digest],
+        [lookup, digest, None],
+        [lookup, digest, {}],
+        [],
+        None,
+    ):
+        assert changed_keys(own, other, foreign) == [1], other
+    for place, value in enumerate(row):
+        wrong = [*row[:place], [value], *row[place + 1 :]]
+        assert changed_keys([lookup, digest, wrong], own) == [0]
+
+
+def test_a_key_whose_use_is_to_be_noted_is_not_confirmed(tenant: World) -> None:
+    told = told_of(tenant.key)
+    for seconds, confirmed in ((3600, True), (-61, False), (None, False)):
+        at = None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds)
+        with transaction(tenant.id):
+            ApiKey.objects.filter(id=tenant.member.key_id).update(last_used_at=at)
+        assert (changed_keys(told) == []) is confirmed
+        assert (noted_by_authentication(tenant) == at) is confirmed
+
+
+def noted_by_authentication(tenant: World) -> datetime | None:
+    authenticate(tenant.key)
+    with reading(tenant.id):
+        return ApiKey.objects.get(id=tenant.member.key_id).last_used_at
+
+
 @pytest.mark.parametrize("end", ["revoke", "expire", "deactivate", "remove"])
 def test_a_key_that_ended_finds_nothing(end: str, tenant: World) -> None:
     member = tenant.member
     assert len(authenticate(member.key)) == 1
+    told = [told_of(tenant.admin.key), told_of(member.key)]
+    note_uses_ahead(tenant)
+    assert changed_keys(*told) == []
     past = datetime.now(UTC) - timedelta(seconds=1)
     with transaction(tenant.id):
         own_key = ApiKey.objects.filter(id=member.key_id)
@@ -338,6 +403,7 @@ def test_a_key_that_ended_finds_nothing(end: str, tenant: World) -> None:
         else:
             assert Membership.objects.filter(user_id=member.user_id).delete()[0] == 1
     assert authenticate(member.key) == []
+    assert changed_keys(*told) == [1]
     assert len(authenticate(tenant.admin.key)) == 1
 
 

@@ -6,25 +6,28 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from tests.assumed import assume_for_long, note_uses_ahead
 from tests.client import Api
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
 from tests.preflight import build_preflight
 
 BUDGET = {
-    "allow": 5,
-    "deny": 5,
+    "allow": 4,
+    "deny": 4,
     "replay": 10,
-    "preflight": 5,
+    "preflight": 4,
     "dry run": 7,
 }
 """Two of each are Django's own BEGIN and COMMIT, which are sent together with other statements."""
 
 
 @pytest.fixture
-def shop(tenant: World) -> Shop:
+def shop(tenant: World, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    assume_for_long(monkeypatch)
     made = Shop(tenant)
     made.budget("1000.00")
+    note_uses_ahead(tenant)
     made.ask("1.00", key="warm")
     return made
 
