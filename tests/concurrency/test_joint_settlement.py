@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from enforcement.adapters.terraform import to_gate_request
-from enforcement.gate import evaluate
+from enforcement.gate import ahead, evaluate
 from enforcement.gate.ask import Ask, OutOfTime, TimeBudget, Timer
 from enforcement.gate.inputs import K8S_ADMISSION
 from enforcement.gate.joint import Alone, StepByStep, Waiting
+from governance.identity.assuming import Assumption, NotAsAssumed
+from governance.identity.domain import read_key_text
+from governance.identity.queries import authenticate_key
+from tests.assumed import note_uses_ahead
 from tests.factories.headroom import Shop
-from tests.factories.tenants import World
+from tests.factories.tenants import Person, World
 from tests.storms.books import check_books, replay
 from valdrix.kernel.canonical import sha256_hex
-from valdrix.kernel.db import reading
+from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.ids import new_id
 
 BUDGET = TimeBudget(total_ms=10_000, lock_ms=5_000)
@@ -344,4 +352,97 @@ def test_a_late_member_s_clock_ends_nobody_else_s_question(shop: Shop) -> None:
 
     assert decisions(batch) == ["ALLOW", "ALLOW"], "what was decided in time stands"
     assert shop.budget_state(budget)["pending_usd"] == 20
+    check(shop)
+
+
+def test_a_caller_that_says_nothing_of_keys_gets_the_answer_without_them(shop: Shop) -> None:
+    """Old processes go on while new ones start."""
+    shop.budget("100.00")
+    one = ask(shop, "1.00", "k")
+    now = datetime.now(UTC)
+    _, document = ahead.build_call([one.question], now)
+    members = json.loads(document)
+    assert members.pop("keys") == []
+    lengths = []
+    for sent in (members, {**members, "keys": []}):
+        with reading_and_writing_nothing(shop.world.id), connection.cursor() as cursor:
+            call = "SELECT json_array_length(enforcement_gate_begin(%s::jsonb))"
+            cursor.execute(call, [json.dumps(sent)])
+            lengths.append(cursor.fetchone()[0])
+    assert lengths == [4, 5]
+
+
+class _Undone(Exception):
+    pass
+
+
+@contextmanager
+def reading_and_writing_nothing(tenant_id: uuid.UUID) -> Iterator[None]:
+    with suppress(_Undone), transaction(tenant_id):
+        yield
+        raise _Undone
+
+
+def assumed(waiting: Waiting, person: Person, *, noted: list[str], **changes: Any) -> Waiting:
+    """Return a question whose credential is assumed: what a person's key is, with changes."""
+    key = read_key_text(person.key)
+    assert key is not None
+    told = authenticate_key(key)
+    assert told is not None
+    lookup, digest, row = json.loads(told.text)
+    row[4] = changes.get("membership_role", row[4])
+    assumption = Assumption(
+        json.dumps([lookup, digest, row]),
+        judge=lambda: pytest.fail("confirmed on the way, or not at all"),
+        noted=lambda: noted.append(person.role),
+    )
+    asked = replace(waiting.question.ask, assumption=assumption)
+    return Waiting(replace(waiting.question, ask=asked), BUDGET, Timer(BUDGET))
+
+
+def test_each_credential_of_a_batch_is_confirmed_once_and_none_for_another(shop: Shop) -> None:
+    budget = shop.budget("100.00")
+    people = [shop.world.member, shop.world.admin, shop.world.member, shop.world.owner]
+    noted: list[str] = []
+    batch = [
+        assumed(ask(shop, "10.00", f"k{n}"), person, noted=noted) for n, person in enumerate(people)
+    ]
+    fallen = assumed(
+        ask(shop, "10.00", "fallen"), shop.world.admin, noted=noted, membership_role="owner"
+    )
+    note_uses_ahead(shop.world)
+
+    with CaptureQueriesContext(connection) as captured:
+        evaluate._settle([batch[0], fallen, *batch[1:]])
+
+    with pytest.raises(NotAsAssumed):
+        fallen.result()
+    assert decisions(batch) == ["ALLOW"] * 4
+    assert noted == ["member", "member", "admin", "owner"]
+    begun = [query["sql"] for query in captured if "enforcement_gate_begin" in query["sql"]]
+    # The first named the member's once, though two ask with it, and the admin's as it is and as it
+    # is not; after that nobody had to be named again.
+    lookups = [read_key_text(person.key).lookup for person in people[:2]]  # type: ignore[union-attr]
+    assert [[text.count(lookup) for lookup in lookups] for text in begun] == [[1, 2], [0, 0]]
+    assert ['"keys":[]' in text for text in begun] == [False, True]
+    assert transactions_of(shop, [one.result() for one in batch]) == 1
+    assert shop.budget_state(budget)["pending_usd"] == 40
+    check(shop)
+
+
+def test_where_no_credential_of_a_batch_stands_nothing_is_settled(shop: Shop) -> None:
+    noted: list[str] = []
+    batch = [
+        assumed(ask(shop, "1.00", f"k{n}"), shop.world.admin, noted=noted, membership_role="owner")
+        for n in range(3)
+    ]
+    for settled in (batch[:1], batch):
+        evaluate._settle(settled)
+        for one in settled:
+            with pytest.raises(NotAsAssumed):
+                one.result()
+    assert noted == []
+    for one in batch:
+        assert one.question.ask.assumption is not None
+        assert not one.question.ask.assumption.is_confirmed
     check(shop)
