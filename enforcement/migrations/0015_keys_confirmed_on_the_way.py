@@ -7,7 +7,7 @@ from enforcement.gate.schema import create_begin_function
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("enforcement", "0013_reviews_in_one_call"),
+        ("enforcement", "0014_small_exports_figures"),
         ("governance", "0014_keys_confirmed_on_the_way"),
     ]
 
