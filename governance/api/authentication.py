@@ -114,6 +114,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         digest = key.digest
 
         def judge() -> bool:
+            # On a connection that broke the answer would be the memory's, as if all was down.
             drop_lost_connection()
             is_so = self.find_principal(key) == principal
             if is_so:
