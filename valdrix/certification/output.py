@@ -29,7 +29,7 @@ class Output:
         self._part = part
         self._descriptor = descriptor
 
-    def write(self, text: str) -> None:
+    def write(self, content: str | bytes) -> None:
         """Write the whole file, put it where it belongs, and see it to the disk.
 
         :raises OutputFailed: when the disk does not take it.
@@ -37,7 +37,7 @@ class Output:
         try:
             os.ftruncate(self._descriptor, 0)
             with os.fdopen(os.dup(self._descriptor), "wb") as file:
-                file.write(text.encode())
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(self._descriptor)
             self._part.replace(self._path)

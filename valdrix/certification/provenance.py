@@ -16,6 +16,7 @@ from governance.evidence.attestation import ARTIFACTS, BUILD_TYPE, PREDICATE_TYP
 from governance.evidence.materials import BILLS, SOURCE, MaterialsError, read_pins, state_source
 from governance.evidence.statements import build_statement, sign_statement
 from valdrix.certification.commit import Commit, find_source_digest, is_clean, read_commit
+from valdrix.certification.output import claim_output
 from valdrix.certification.sbom import build_bill
 from valdrix.kernel.signing import SigningKey
 
@@ -43,6 +44,8 @@ def capture_attestation(
     :param tell: called with a line of progress.
     :raises NoCommit: when this is no clone.
     :raises MaterialsError: when files differ from the commit, or the environment from the pins.
+    :raises OutputRefused: when an artifact cannot be written, or somebody else writes it.
+    :raises OutputFailed: when the disk does not take it.
     """
     root: Path = settings.BASE_DIR
     commit, started_at = read_commit(root), clock()
@@ -50,7 +53,8 @@ def capture_attestation(
         raise MaterialsError("files differ from the commit: commit them, or put them back")
     artifacts = _build_artifacts(root, commit)
     for name, body in artifacts.items():
-        (order.folder / name).write_bytes(body)
+        with claim_output(order.folder / name) as place:
+            place.write(body)
         tell(f"{order.folder / name}: {len(body)} bytes")
     statement = build_statement(
         subjects={name: hashlib.sha256(artifacts[name]).hexdigest() for name in ARTIFACTS},

@@ -146,6 +146,11 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_runs(
     with claim_output(path):
         code, said = capture(path)
     assert (code, "another capture" in said) == (2, True)
+    for words in (("key_rotation_drill", "--owner=ann", "--approver=bob"), ("attestation",)):
+        assert run(*words, "--output", str(path.parent))[0] == 2
+    with pytest.raises(CommandError) as refused:
+        call_command("certify_telemetry", f"--output={path.parent}")
+    assert refused.value.returncode == 2
     for name, profile in (("a.log", "ci_green"), ("source.tar.sha256", "attestation")):
         code, said = run(profile, "--output", str(path.with_name(name)))
         assert (code, "is written beside it" in said) == (2, True)

@@ -204,8 +204,12 @@ class Command(BaseCommand):
             f"--next-in-days={_read_days(options)}",
         ]  # fmt: skip
         try:
+            with claim_output(options["output"]):
+                pass  # It can be written; the other process holds it during the drill.
             with ending_in_order():
                 exit_code = run_on_own_database(arguments, {"LOG_LEVEL": "ERROR"})
+        except OutputRefused as error:
+            raise CommandError(str(error), returncode=2) from error
         except EmbeddedError as error:
             raise CommandError(str(error), returncode=1) from error
         if exit_code != 0:

@@ -11,6 +11,12 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from valdrix.certification.output import (
+    OutputFailed,
+    OutputRefused,
+    claim_output,
+    ending_in_order,
+)
 from valdrix.certification.own_database import find_own_state, run_on_own_database
 from valdrix.certification.telemetry.bench import running_bench
 from valdrix.certification.telemetry.injections import MATRIX, MINIMAL
@@ -54,13 +60,21 @@ class Command(BaseCommand):
         if not 1 <= options["rows"] <= _MOST_ROWS:
             raise CommandError(f"--rows takes 1 to {_MOST_ROWS}", returncode=2)
         state = find_own_state()
-        if state is None:
-            self._start(output, options)
-        else:
-            self._certify(state, output, options)
+        try:
+            with ending_in_order():
+                if state is None:
+                    self._start(output, options)
+                else:
+                    self._certify(state, output, options)
+        except OutputRefused as error:
+            raise CommandError(str(error), returncode=2) from error
+        except OutputFailed as error:
+            raise CommandError(str(error), returncode=1) from error
 
     def _start(self, output: Path, options: dict[str, Any]) -> None:
         """Run this command once more, with the environment of a throw-away server."""
+        with claim_output(output):
+            pass  # It can be written; the other process holds it while it certifies.
         arguments = ["certify_telemetry", f"--output={output.absolute()}"]
         arguments.append(f"--rows={options['rows']}")
         arguments += ["--minimal"] if options["minimal"] else []
@@ -79,20 +93,9 @@ class Command(BaseCommand):
             matrix = Matrix("FULL", MATRIX)
         folder = output.with_suffix("")
         folder.mkdir(exist_ok=True)
-        with running_bench(state, self._say) as bench:
-            self._say("the bench is ready")
-            certification = Certification(bench, timezone.now, rows=options["rows"])
-
-            def tell(document: dict[str, Any]) -> None:
-                _write(folder / f"{document['injection_id']}.json", document)
-                if document.get("status") == "FAIL":
-                    self._say(json.dumps(document))
-                else:
-                    said = document["observed_outcome"]
-                    self._say(f"{document['injection_id']}  held  {said}")
-
-            final = run_matrix(certification, matrix, tell=tell, plant=options["plant"])
-        _write(output, final)
+        with claim_output(output) as place:
+            final = self._run(state, matrix, folder, options)
+            place.write(_to_json(final))
         self._say(
             f"{final['total_injections']} of {len(matrix.injections)} injections,"
             f" {len(final['violations'])} violations, {final['evidence_hash']}"
@@ -100,10 +103,29 @@ class Command(BaseCommand):
         if not final["certification_ready"]:
             sys.exit(1)
 
+    def _run(
+        self, state: Path, matrix: Matrix, folder: Path, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Run the matrix, write each injection's evidence as it comes, and return the final one."""
+        with running_bench(state, self._say) as bench:
+            self._say("the bench is ready")
+            certification = Certification(bench, timezone.now, rows=options["rows"])
+
+            def tell(document: dict[str, Any]) -> None:
+                with claim_output(folder / f"{document['injection_id']}.json") as place:
+                    place.write(_to_json(document))
+                if document.get("status") == "FAIL":
+                    self._say(json.dumps(document))
+                else:
+                    said = document["observed_outcome"]
+                    self._say(f"{document['injection_id']}  held  {said}")
+
+            return run_matrix(certification, matrix, tell=tell, plant=options["plant"])
+
     def _say(self, text: str) -> None:
         self.stdout.write(f"{timezone.now():%H:%M:%S} {text}")
         self.stdout.flush()
 
 
-def _write(path: Path, document: dict[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=2) + "\n")
+def _to_json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2) + "\n"
