@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -170,3 +172,19 @@ def test_a_queue_goes_on_behind_what_a_person_may_not_judge(tenant: World) -> No
     assert [one.approval.pk for one in seen] == [ids[4]["approval_request_id"]]
     assert act(olga, ids[4]["approval_request_id"], "approve").status_code == 200
     assert see_queue(principal, limit=2, now=datetime.now(UTC)) == []
+
+
+def test_sessions_that_were_opened_together_end_one_after_the_other(database: None) -> None:
+    age = connection.settings_dict["CONN_MAX_AGE"]
+    ends = []
+    for _ in range(4):
+        opened = connection.copy()
+        before = time.monotonic()
+        opened.connect()
+        assert opened.close_at is not None
+        ends.append((opened.close_at - before) / age)
+        opened.close()
+    ends.sort()
+    assert ends[0] >= 1
+    assert ends[-1] < 2
+    assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(ends))

@@ -35,7 +35,8 @@ def _database(name: str) -> dict[str, Any]:
     if config.get("ENGINE") != "django.db.backends.postgresql":
         raise ImproperlyConfigured(f"{name} must be a postgresql:// URL")
     config["ENGINE"] = "valdrix.kernel.postgresql"
-    config["CONN_MAX_AGE"] = 60
+    # A new session plans for a tenth of a second of the server's time before it is as fast as others.
+    config["CONN_MAX_AGE"] = 600
     config["CONN_HEALTH_CHECKS"] = True
     config.setdefault("OPTIONS", {}).update(
         {

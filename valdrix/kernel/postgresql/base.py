@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import threading
 import time
@@ -30,6 +31,8 @@ CONNECT_SECONDS: Final = 1.0
 SILENT_SECONDS: Final = 0.25
 """An attempt that was given this long and got no word met a server that does not answer."""
 _USABLE_SECONDS: Final = 1.0
+_LONGER: Final = itertools.cycle((0.0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875))
+"""By how much of its age a session outlives the age that the settings give it, one after the other."""
 _PROBE_SECONDS: Final = 2.0
 
 
@@ -102,6 +105,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """Django's connection to PostgreSQL, behind a circuit breaker and under its thread's limits."""
 
     _guard: Guard | None = None
+
+    def connect(self) -> None:
+        """Open the connection, and let it not end at the same moment as those opened with it.
+
+        A session plans the statements of each page when it is first asked for one. Sessions that were
+        opened by one rush of requests would all be opened anew, and plan, in the midst of another.
+        """
+        super().connect()
+        if self.close_at is not None:
+            self.close_at += self.settings_dict["CONN_MAX_AGE"] * next(_LONGER)
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """Open a connection within the thread's limit.
