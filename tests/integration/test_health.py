@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from django.db import connection
 
 from tests.client import Api
 from tests.crash.proxy import proxied
+from tests.factories.tenants import World
 from tests.integration.test_http_conventions import server_environment
 from valdrix import health, metrics, serving
 from valdrix.serving import GuardedApplication
@@ -258,3 +260,34 @@ def test_gunicorn_does_not_boot_and_manage_does_with_a_pending_migration(
         assert "enforcement.0001_initial" in web.stderr
         command = [sys.executable, "manage.py", "check_api_auth"]
         assert subprocess.run(command, timeout=60, check=False, **options).returncode == 0
+
+
+def test_a_statement_that_takes_too_long_is_a_504_and_the_next_is_served(
+    api: Api, tenant: World, superuser_dsn: str, run_in_threads: Any
+) -> None:
+    """The server ends it as it would after its 30 seconds, while something holds the table."""
+
+    def ask_or_end(number: int) -> int | None:
+        if number == 0:
+            response = Api().get("budgets", key=tenant.admin.key)
+            assert response.json()["code"] == "statement_timeout"
+            return response.status_code
+        for _ in range(2000):
+            ended = looker.execute(
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            ).fetchall()
+            if ended:
+                return None
+            time.sleep(0.005)
+        pytest.fail("nobody waited")
+
+    with (
+        psycopg.connect(superuser_dsn) as holder,
+        psycopg.connect(superuser_dsn, autocommit=True) as looker,
+    ):
+        holder.execute("LOCK billing_account IN ACCESS EXCLUSIVE MODE")
+        assert set(run_in_threads(2, ask_or_end)) == {504, None}
+        assert api.get("/health/ready").status_code == 200, "what is slow is not the database"
+        holder.rollback()
+    assert api.get("budgets", key=tenant.admin.key).status_code == 200
