@@ -5,6 +5,7 @@ The scenarios and the tests that prove them are those of the failure injection m
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -80,10 +81,21 @@ def verify_failure_injection(
 
 
 def verify_two_people(examination: Examination, first: str, second: str) -> None:
-    """Note a second person who is the first one, in whatever case the name is written."""
+    """Note a second person who is the first one, however the name is written."""
     one, other = examination.text(first), examination.text(second)
-    if one is not None and other is not None and one.strip().lower() == other.strip().lower():
+    for pointer, name in ((first, one), (second, other)):
+        if name is not None and not name_of_person(name):
+            examination.refuse(pointer, "not_text", "must have a letter that can be seen")
+    if one is not None and other is not None and name_of_person(one) == name_of_person(other):
         examination.refuse(second, "same_person", f"is the same person as {first}")
+
+
+def name_of_person(text: str) -> str:
+    """Return what is left of a name without case, width, blanks, and what cannot be seen."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(
+        one for one in folded if not one.isspace() and unicodedata.category(one)[0] != "C"
+    )
 
 
 def _verify_scenarios(examination: Examination) -> tuple[int, int]:

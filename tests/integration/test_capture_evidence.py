@@ -106,6 +106,15 @@ def test_a_server_whose_limits_answer_was_not_measured(
         ("stress", "--output", "x", "--base-url", "ftp://a", "--api-key", "k"),
         ("stress", "--output", "x", "--base-url", "http://a", "--api-key", "k", "--rounds", "0"),
         ("failure_injection", "--output", "x", "--executed-by", "Ann", "--approved-by", " ann"),
+        (
+            "failure_injection",
+            "--output",
+            "x",
+            "--executed-by",
+            "ann",
+            "--approved-by",
+            "an\u200bn",
+        ),
         ("failure_injection", "--output", "x", "--executed-by", " ", "--approved-by", "ann"),
     ],
 )

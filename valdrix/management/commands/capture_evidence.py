@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from governance.evidence.attestation import ARTIFACTS
+from governance.evidence.failure_injection import name_of_person
 from governance.evidence.key_rotation import PASSED, KeyRotationTerms
 from governance.evidence.materials import MaterialsError
 from governance.evidence.stress import StressTerms
@@ -276,7 +277,8 @@ def _furnish(server: Server) -> Server:
 
 def _read_two_people(options: dict[str, Any], first: str, second: str) -> tuple[str, str]:
     one, other = options[first].strip(), options[second].strip()
-    if not one or not other or one.lower() == other.lower():
+    names = {name_of_person(one), name_of_person(other)}
+    if len(names) != 2 or "" in names:
         flags = " and ".join("--" + name.replace("_", "-") for name in (first, second))
         raise CommandError(f"{flags} must name two people", returncode=2)
     return one, other
