@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from enforcement.gate import evaluate
+from enforcement.gate.joint import Lines, Settle, Waiting
 from tests.factories.tenants import World
 from tests.storms import key_storm, report, settlement_storm, thread_storm
 from tests.storms.senders import InProcess, Sender, gunicorn
@@ -20,12 +22,23 @@ SEED = int(os.environ.get("VALDRIX_STORM_SEED", "20260301"))
 WORKERS = 2
 
 
+class TwoLines:
+    """Lines as two processes have them: who leads in the one waits for the other's locks."""
+
+    def __init__(self) -> None:
+        self._lines = (Lines(), Lines())
+
+    def settle(self, waiting: Waiting, settle: Settle) -> dict[str, Any]:
+        """Have a question settled in its thread's line."""
+        return self._lines[threading.get_native_id() % 2].settle(waiting, settle)
+
+
 @pytest.fixture
-def sender(database: None, settings: Any) -> Iterator[Sender]:
+def sender(database: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sender]:
     """Give gunicorn with the product's own time limits to a full storm.
 
     A short one shares a process, and maybe a busy machine, with other tests: its gates get more
-    time, so that it is about money and not about speed.
+    time, so that it is about money and not about speed, and two lines, so that they meet.
     """
     if FULL:
         with gunicorn(workers=WORKERS) as served:
@@ -33,6 +46,7 @@ def sender(database: None, settings: Any) -> Iterator[Sender]:
     else:
         settings.GATE_TIME_BUDGET_MS = 30_000
         settings.GATE_LOCK_TIMEOUT_MS = 30_000
+        monkeypatch.setattr(evaluate, "_LINES", TwoLines())
         yield InProcess()
 
 
