@@ -40,6 +40,7 @@ def confirming(handler: Handler) -> Handler:
         try:
             response = handler(view, request)
         except NotAsAssumed:
+            assumption.refuted()
             _authenticate(view, request)
         except Exception:
             if assumption.is_confirmed or not _is_another(view, request):

@@ -24,7 +24,12 @@ from governance.identity.assuming import Assumption
 from governance.identity.domain import ApiKeyText, Principal, read_key_text
 from governance.identity.queries import authenticate_key
 from governance.workloads.domain import TokenExpired, looks_like_token
-from valdrix.kernel.db import drop_lost_connection, is_database_down, time_limit
+from valdrix.kernel.db import (
+    drop_lost_connection,
+    is_database_down,
+    remaining_seconds,
+    time_limit,
+)
 from valdrix.kernel.http.throttling import take_for_address
 from valdrix.kernel.metrics import AUTH_ATTEMPTS
 from valdrix.kernel.problems import Refused
@@ -126,7 +131,10 @@ class ApiKeyAuthentication(BaseAuthentication):
             remembered.renew(digest, told)
             AUTH_ATTEMPTS.labels("ok").inc()
 
-        return Assumption(told, judge=judge, noted=note)
+        def refute() -> None:
+            remembered.refute(digest, told)
+
+        return Assumption(told, judge=judge, noted=note, refuted=refute)
 
     def _find_speaker(self, request: Request, text: str) -> Principal | None:
         """Return whom a credential's text speaks for: a key's, or a workload's token.
@@ -146,13 +154,17 @@ class ApiKeyAuthentication(BaseAuthentication):
         """Return whom a well-formed key speaks for; the one place that asks the database.
 
         While the database is down, a key that was good within the last minute still speaks;
-        another one cannot be judged, and the database's error says so (503).
+        another one cannot be judged, and the database's error says so (503). That it did not answer
+        within what an outer limit left says nothing of that kind.
         """
+        left = remaining_seconds()
+        is_hurried = left is not None and left < JUDGED_WITHIN_SECONDS
         try:
             with time_limit(JUDGED_WITHIN_SECONDS):
                 told = authenticate_key(key)
         except (DatabaseError, InterfaceError) as error:
-            known = remembered.find(key.digest) if is_database_down(error) else None
+            can_stand_in = is_database_down(error) and not is_hurried
+            known = remembered.find(key.digest) if can_stand_in else None
             drop_lost_connection()
             if known is None:
                 raise

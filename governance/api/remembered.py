@@ -82,6 +82,13 @@ class RememberedPrincipals:
         with self._lock:
             self._kept.pop(digest, None)
 
+    def refute(self, digest: bytes, told: str) -> None:
+        """Forget what the database said of a key, unless it said something else meanwhile."""
+        with self._lock:
+            known = self._kept.get(digest)
+            if known is not None and known.told == told:
+                del self._kept[digest]
+
     def _find(self, digest: bytes) -> Known | None:
         with self._lock:
             return self._kept.get(digest)

@@ -24,11 +24,13 @@ class Assumption:
     :ivar told: the key and what the database said of it, as ``governance_changed_keys`` takes it.
     :ivar judge: has the database asked in full, and tells whether it is as assumed.
     :ivar noted: is called when the database confirmed it in another message.
+    :ivar refuted: is called when the database did not; after that, nobody takes it to be so.
     """
 
     told: str
     judge: Callable[[], bool]
     noted: Callable[[], None]
+    refuted: Callable[[], None]
     is_confirmed: bool = False
 
     def confirm(self) -> None:

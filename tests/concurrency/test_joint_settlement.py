@@ -395,6 +395,7 @@ def assumed(waiting: Waiting, person: Person, *, noted: list[str], **changes: An
         json.dumps([lookup, digest, row]),
         judge=lambda: pytest.fail("confirmed on the way, or not at all"),
         noted=lambda: noted.append(person.role),
+        refuted=lambda: pytest.fail("that is its door's to say"),
     )
     asked = replace(waiting.question.ask, assumption=assumption)
     return Waiting(replace(waiting.question, ask=asked), BUDGET, Timer(BUDGET))

@@ -7,6 +7,7 @@ is what full authentication would have led to, and nothing is written for whom t
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from django.test.utils import CaptureQueriesContext
 
 from enforcement.gate import evaluate
 from enforcement.gate.lastknown import last_known
-from governance.api import authentication
+from governance.api import assuming, authentication
 from governance.api.authentication import CONFIRMS
 from governance.api.remembered import RememberedPrincipals, remembered
 from governance.api.throttling import Throttle
@@ -416,6 +417,71 @@ def test_a_connection_that_breaks_on_the_way_gives_a_revoked_key_no_answer(shop:
         assert cut.happened.is_set()
         assert outcome(answer) == (401, "authentication_failed")
         assert written(shop.world) == before
+
+
+def test_what_the_database_refuted_is_not_believed_when_it_goes_down_right_after(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revoke(shop.world)
+    before = written(shop.world)
+    in_full = assuming._authenticate
+
+    def while_down(*args: Any) -> None:
+        with database_down():
+            in_full(*args)
+
+    monkeypatch.setattr(assuming, "_authenticate", while_down)
+
+    assert outcome(ask(shop.world.member)) == (503, "database_unavailable")
+    assert written(shop.world) == before
+
+
+def test_what_was_told_anew_meanwhile_is_not_refuted_with_what_was_told_before() -> None:
+    kept, principal = RememberedPrincipals(), an_unbound_principal()
+    kept.keep(b"digest", principal, told="[1]")
+    kept.refute(b"digest", "[0]")
+    kept.refute(b"unknown", "[0]")
+    assert kept.find(b"digest") == principal
+    kept.refute(b"digest", "[1]")
+    assert kept.find(b"digest") is None
+
+
+def test_a_database_that_is_slower_than_what_a_gate_has_left_is_not_down(
+    shop: Shop, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who keys speak for is then asked again, for as long as that takes in any other request."""
+    settings.GATE_TIME_BUDGET_MS = settings.GATE_LOCK_TIMEOUT_MS = 50
+    monkeypatch.setattr(authentication, "JUDGED_WITHIN_SECONDS", WAIT_SECONDS)
+    revoke(shop.world)
+    before = written(shop.world)
+    with psycopg.connect(owner_dsn()) as holder, ThreadPoolExecutor(max_workers=1) as pool:
+        holder.execute("LOCK TABLE governance_api_key IN ACCESS EXCLUSIVE MODE")
+        connection.close()
+        done = threading.Event()
+
+        def release() -> None:
+            with psycopg.connect(owner_dsn(), autocommit=True) as other:
+                until(lambda: done.is_set() or waiting_for(other, holder) > 1)
+            holder.rollback()
+
+        released = pool.submit(release)
+        refused = ask(shop.world.member, {**BODY, "dry_run": True})
+        done.set()
+        released.result()
+
+    assert outcome(refused) == (401, "authentication_failed")
+    assert written(shop.world) == before
+
+
+def waiting_for(other: psycopg.Connection, holder: psycopg.Connection) -> int:
+    """Return how many sessions wait for the locks that one holds, those cut off included."""
+    row = other.execute(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'governance_api_key'::regclass"
+        " AND pid <> %s",
+        [holder.info.backend_pid],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def test_a_process_that_has_seen_the_key_and_not_the_policy_writes_nothing_either(

@@ -27,7 +27,7 @@ from django.db import (
 )
 from django.db import transaction as _django
 
-from valdrix.kernel.postgresql.deadline import time_limit
+from valdrix.kernel.postgresql.deadline import remaining_seconds, time_limit
 
 __all__ = [
     "LONG_READ",
@@ -41,6 +41,7 @@ __all__ = [
     "read_at_once",
     "read_within",
     "reading",
+    "remaining_seconds",
     "savepoint",
     "snapshot_reading",
     "snapshot_together",
