@@ -39,6 +39,7 @@ from enforcement.review.reading import ApprovalFilter, find_approvals, see_appro
 from enforcement.review.refuse import deny, withdraw
 from enforcement.review.request import request_approval
 from governance.api.api_keys import PAGE_PARAMETERS, read_id_cursor
+from governance.api.assuming import confirming
 from governance.api.callers import principal_of
 from governance.api.documents import page_of
 from governance.api.permissions import RequireRole, require_project, require_role
@@ -71,6 +72,7 @@ class ApprovalQueueView(_ApprovalView):
         parameters=PAGE_PARAMETERS,
         responses={200: page_of(LISTED_SCHEMA)},
     )
+    @confirming
     def get(self, request: Request) -> Response:
         """List what the caller may approve now, the oldest first."""
         refuse_unknown_query(request, "limit", "cursor")

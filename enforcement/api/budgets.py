@@ -17,6 +17,7 @@ from billing.accounts.queries import Budget
 from billing.alerts.domain import LEVELS_PERCENT
 from enforcement.controls import budgets
 from governance.api.api_keys import PAGE_PARAMETERS, read_id_cursor
+from governance.api.assuming import confirming
 from governance.api.callers import actor_of, principal_of
 from governance.api.documents import closed_object, page_of
 from governance.api.permissions import RequireRole, require_project
@@ -94,6 +95,7 @@ class BudgetsView(APIView):
         parameters=PAGE_PARAMETERS,
         responses={200: page_of(_BUDGET)},
     )
+    @confirming
     def get(self, request: Request) -> Response:
         """List budgets, oldest first, as they stand in the current UTC month."""
         refuse_unknown_query(request, "limit", "cursor")

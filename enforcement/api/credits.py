@@ -17,6 +17,7 @@ from billing.accounts.operations import GrantTerms
 from billing.accounts.queries import Grant
 from enforcement.controls import credits as use_cases
 from governance.api.api_keys import PAGE_PARAMETERS, read_id_cursor
+from governance.api.assuming import confirming
 from governance.api.callers import actor_of, principal_of
 from governance.api.documents import closed_object, page_of
 from governance.api.permissions import RequireRole, require_project, require_whole_tenant
@@ -85,6 +86,7 @@ class CreditsView(APIView):
         parameters=PAGE_PARAMETERS,
         responses={200: page_of(_GRANT)},
     )
+    @confirming
     def get(self, request: Request) -> Response:
         """List credit grants, oldest first; a bound credential sees those it may draw on."""
         refuse_unknown_query(request, "limit", "cursor")

@@ -20,6 +20,7 @@ from enforcement.api.ledger import SigningKeyMissing
 from enforcement.exports.archive import Export, archive_name, build_parity
 from enforcement.exports.domain import LIMIT_MAXIMUM, Scope, build_scope
 from enforcement.exports.verifier.layout import CONTEXT_LINEAGE, FILES, POLICY_LINEAGE, SUMS
+from governance.api.assuming import confirming
 from governance.api.callers import principal_of
 from governance.api.documents import closed_object
 from governance.api.permissions import RequireRole, RequireWholeTenant
@@ -133,6 +134,7 @@ class ExportParityView(APIView):
         parameters=_PARAMETERS,
         responses={200: _PARITY},
     )
+    @confirming
     def get(self, request: Request) -> Response:
         """Give the figures of the archive that the same query gives, from the same bytes."""
         scope = _read_scope(request, default_limit=PARITY_LIMIT)

@@ -18,6 +18,7 @@ from enforcement.ledger.checkpoint import SCHEMA, build_checkpoint
 from enforcement.ledger.domain import COLUMNS, GENESIS_HASH, Head
 from enforcement.ledger.queries import EntryFilter, find_head, read_shown
 from governance.api.api_keys import PAGE_PARAMETERS
+from governance.api.assuming import confirming
 from governance.api.callers import principal_of
 from governance.api.documents import closed_object, page_of
 from governance.api.permissions import (
@@ -118,6 +119,7 @@ class LedgerView(APIView):
         ],
         responses={200: page_of(_ENTRY)},
     )
+    @confirming
     def get(self, request: Request) -> Response:
         """List entries, newest first; a bound credential names one of its projects."""
         refuse_unknown_query(request, "limit", "cursor", "decision_id", "project_id", "order")

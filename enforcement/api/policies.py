@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 
 from enforcement.controls import policies
 from governance.api.api_keys import PAGE_PARAMETERS
+from governance.api.assuming import confirming
 from governance.api.callers import actor_of, principal_of
 from governance.api.documents import closed_object, page_of
 from governance.api.permissions import RequireRole, RequireWholeTenant, require_whole_tenant
@@ -96,6 +97,7 @@ class PolicyView(APIView):
     permission_classes = (RequireRole(MEMBER, to_write=ADMIN),)
 
     @extend_schema(operation_id="get_policy", tags=_TAGS, responses={200: _VERSION})
+    @confirming
     def get(self, request: Request) -> Response:
         """Show the live policy; before the first publication the empty, strictest one."""
         refuse_unknown_query(request)

@@ -11,11 +11,16 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from governance.api.authentication import CONFIRMS, ApiKeyAuthentication, assumption_of
-from governance.identity.assuming import NotAsAssumed
+from governance.identity.assuming import Assumption, NotAsAssumed
+from valdrix.kernel.db import Condition, read_only_if, sqlstate_of
 
 Handler = Callable[..., HttpResponse]
 
 _IN_FULL: Final = ApiKeyAuthentication()
+CHANGED: Final = "VX008"
+"""SQLSTATE of a read whose key is not what it was taken for."""
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD"})
+_UNLESS_CHANGED: Final = "SELECT governance_refuse_changed_keys(%s)"
 
 
 def confirming(handler: Handler) -> Handler:
@@ -25,6 +30,8 @@ def confirming(handler: Handler) -> Handler:
     ``NotAsAssumed`` where that fails. Whatever leaves the method unconfirmed, an answer or a
     refusal, is held back until the key was authenticated in full: where it speaks for somebody
     else the method is called again, and where it speaks for nobody the answer is that.
+
+    What a method reads at once confirms the assumption on its way (``read_only_if``).
     """
 
     @functools.wraps(handler)
@@ -32,18 +39,23 @@ def confirming(handler: Handler) -> Handler:
         assumption = assumption_of(request)
         if assumption is None:
             return handler(view, request)
+        if request.method not in _WITHOUT_BODY:
+            try:
+                request.data  # noqa: B018 - read here, because a body that is refused is read once
+            except Exception:
+                _authenticate(view, request)
+                raise
         try:
-            request.data  # noqa: B018 - read here, because a body that is refused is read once
-        except Exception:
-            _authenticate(view, request)
-            raise
-        try:
-            response = handler(view, request)
+            with read_only_if(_is_as_assumed(assumption)):
+                response = handler(view, request)
         except NotAsAssumed:
             assumption.refuted()
             _authenticate(view, request)
-        except Exception:
-            if assumption.is_confirmed or not _is_another(view, request):
+        except Exception as error:
+            if sqlstate_of(error) == CHANGED:
+                assumption.refuted()
+                _authenticate(view, request)
+            elif assumption.is_confirmed or not _is_another(view, request):
                 raise
         else:
             if assumption.is_confirmed or not _is_another(view, request):
@@ -53,6 +65,10 @@ def confirming(handler: Handler) -> Handler:
     marked: Any = answer
     setattr(marked, CONFIRMS, True)
     return answer
+
+
+def _is_as_assumed(assumption: Assumption) -> Condition:
+    return Condition(_UNLESS_CHANGED, [f"[{assumption.told}]"], assumption.note)
 
 
 def _is_another(view: APIView, request: Request) -> bool:

@@ -17,6 +17,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
+from governance.api.permissions import lets_in
 from governance.api.remembered import remembered
 from governance.api.throttling import take_beforehand
 from governance.api.workload_tokens import find_workload_principal
@@ -109,6 +110,8 @@ class ApiKeyAuthentication(BaseAuthentication):
         known = None if key is None else remembered.find_told(key.digest)
         if key is None or known is None or known.told is None:
             return None
+        if not lets_in(view, request, known.principal):
+            return None  # To be refused takes the database's word.
         take_beforehand(request, known.principal)
         request.assumption = self._build_assumption(  # type: ignore[attr-defined] # read below
             key, known.principal, known.told

@@ -69,6 +69,18 @@ class _Permission(BasePermission):
         raise NotImplementedError
 
 
+def lets_in(view: Any, request: Request, principal: Principal) -> bool:
+    """Tell whether all permissions of a view are such as ask a principal, and let this one in."""
+    for permission in view.get_permissions():
+        if not isinstance(permission, _Permission):
+            return False
+        try:
+            permission.check(principal, request)
+        except NotAllowed:
+            return False
+    return True
+
+
 def RequireRole(role: str, *, to_write: str | None = None) -> type[BasePermission]:  # noqa: N802 - makes a class
     """Return the permission that asks for a role.
 

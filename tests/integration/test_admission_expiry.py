@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.http import HttpRequest
+from rest_framework.request import Request
 
 from billing.models import Charge, Reservation
 from enforcement.api.gates import ask_gate
@@ -30,7 +32,7 @@ def shop(tenant: World) -> Shop:
 
 
 def admit(shop: Shop, amount: str, **members: Any) -> dict[str, Any]:
-    request = GateRequest(
+    gate_request = GateRequest(
         source=K8S_ADMISSION,
         project_id=PROJECT,
         environment="dev",
@@ -40,7 +42,9 @@ def admit(shop: Shop, amount: str, **members: Any) -> dict[str, Any]:
         actor=shop.world.member.principal.principal_id,
         **members,
     )
-    return ask_gate(shop.world.member.principal, request)
+    request = Request(HttpRequest())
+    request.user = shop.world.member.principal
+    return ask_gate(request, gate_request)
 
 
 def run_job(shop: Shop, *, after: timedelta) -> dict[str, int]:

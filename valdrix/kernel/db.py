@@ -7,9 +7,10 @@ connection never carries one tenant's name into another's request.
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +33,7 @@ from valdrix.kernel.postgresql.deadline import remaining_seconds, time_limit
 __all__ = [
     "LONG_READ",
     "ORDINARY",
+    "Condition",
     "NotInTransaction",
     "TimeLimits",
     "answer_to",
@@ -39,6 +41,7 @@ __all__ = [
     "is_database_down",
     "platform_transaction",
     "read_at_once",
+    "read_only_if",
     "read_within",
     "reading",
     "remaining_seconds",
@@ -188,7 +191,14 @@ def read_at_once(
     connection.close_if_health_check_failed()
     connection.ensure_connection()
     binding, bound = _binding(tenant_id, limits)
-    return _exchange([_fill(f"{binding}, {_READ_ONLY}", *bound), _fill(text, *values)])
+    statements = [_fill(f"{binding}, {_READ_ONLY}", *bound)]
+    condition, _conditions.next = _conditions.next, None
+    if condition is not None:
+        statements.append(_fill(condition.text, *condition.values))
+    answer = _exchange([*statements, _fill(text, *values)])
+    if condition is not None:
+        condition.held()
+    return answer
 
 
 def read_within(text: str, *values: str | None) -> bytes | None:
@@ -198,6 +208,36 @@ def read_within(text: str, *values: str | None) -> bytes | None:
     """
     transaction_required()
     return _exchange([_fill(text, *values)])
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A statement that raises where something does not hold, and what is called where it did."""
+
+    text: str
+    values: Sequence[str]
+    held: Callable[[], None]
+
+
+class _Conditions(threading.local):
+    next: Condition | None = None
+
+
+_conditions: Final = _Conditions()
+
+
+@contextmanager
+def read_only_if(condition: Condition) -> Iterator[None]:
+    """Let the first :func:`read_at_once` of a block give nothing unless a condition holds then.
+
+    The condition goes in the same message, in front of what is read. A block that reads nothing so
+    leaves it unasked.
+    """
+    _conditions.next = condition
+    try:
+        yield
+    finally:
+        _conditions.next = None
 
 
 _READ_ONLY: Final = "set_config('transaction_read_only', 'on', true)"
