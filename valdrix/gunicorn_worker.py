@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -43,8 +44,19 @@ _DRAIN_BYTES: Final = 1024 * 1024
 _CHUNK_BYTES: Final = 64 * 1024
 
 
+_SAID_ONCE: Final = frozenset({"IDEMPOTENCY-KEY", "X-TFC-TASK-SIGNATURE"})
+"""Beside them every attribute of an event; two credentials are refused by who judges them."""
+_EVENT_PREFIX: Final = "CE-"
+_HTTP_1_1: Final = (1, 1)
+
+
 class ProblemWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """Answers a request that cannot be read with a problem document, and then closes."""
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer a request, unless its header says twice what is said once, or not what it must."""
+        refuse_ambiguous(req.headers, version=req.version)
+        return super().handle_request(req, conn)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn could not read, or could not bring to an end."""
@@ -57,6 +69,25 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             client.settimeout(_DRAIN_SECONDS)
             client.sendall(render(code, detail))
             _drain(client)
+
+
+def refuse_ambiguous(headers: Sequence[tuple[str, str]], *, version: tuple[int, int]) -> None:
+    """Refuse a header from which WSGI would make one that nobody sent.
+
+    It joins equal fields by a comma: two idempotency keys would be a third one. HTTP/1.1 asks for the
+    host (RFC 9112, 3.2).
+
+    :param headers: names in capitals, and values, as they came.
+    :raises gunicorn.http.errors.InvalidHeader: for the first field that is wrong.
+    """
+    seen = set()
+    for name, _ in headers:
+        if name in _SAID_ONCE or name.startswith(_EVENT_PREFIX):
+            if name in seen:
+                raise errors.InvalidHeader(name)
+            seen.add(name)
+    if version == _HTTP_1_1 and all(name != "HOST" for name, _ in headers):
+        raise errors.InvalidHeader("HOST")
 
 
 def refusal_of(error: BaseException) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from tests.assumed import assume_for_long, note_uses_ahead
 from tests.client import BASE, Api
 from tests.factories.headroom import Shop
 from tests.factories.tenants import Person, World, system_actor
+from tests.integration.exports.history import KEY
 from tests.integration.test_assumed_keys import ENDS, IN_FULL, METHODS, restrict, statements
 from valdrix.kernel.db import transaction
 from valdrix.kernel.http.problem_response import CONTENT_TYPE
@@ -33,7 +34,7 @@ FOR_ADMINS: Final = ("ledger", "exports/parity?limit=10")
 @pytest.fixture(autouse=True)
 def _whatever_the_machine_does(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     assume_for_long(monkeypatch)
-    settings.EXPORT_SIGNING_KEY = SigningKey(kid="reads", secret=os.urandom(32))
+    settings.EXPORT_SIGNING_KEY = KEY
 
 
 @pytest.fixture

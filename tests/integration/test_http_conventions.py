@@ -374,6 +374,17 @@ UNREADABLE = (
     ("GET / HTTP/1.1\nHost: localhost\nExpect: xxx\n\n", 417, "expectation_failed"),
     ("xxx xxx\n\n", 400, "malformed_request"),
     ("GET / HTTP/1.1\nHost: localhost\nxxx xxx: 1\n\n", 400, "malformed_request"),
+    ("GET /health HTTP/1.1\nAccept: xxx\n\n", 400, "malformed_request"),
+    (
+        "POST / HTTP/1.1\nHost: localhost\nIdempotency-Key: xxx\nidempotency-key: xxx\n\n",
+        400,
+        "malformed_request",
+    ),
+    (
+        "POST / HTTP/1.1\nHost: localhost\nce-projectid: shop\nCE-ProjectId: xxx\n\n",
+        400,
+        "malformed_request",
+    ),
     ("POST / HTTP/1.1\nTransfer-Encoding: xxx, chunked\n\n", 411, "length_required"),
 )
 
@@ -386,6 +397,11 @@ def test_what_cannot_be_read_is_answered_like_every_refusal(server: Server) -> N
         assert headers["x-request-id"] == body["request_id"]
         assert "xxx" not in json.dumps(body)
     assert "xxx" not in server.log.read_text()
+
+
+def test_http_1_0_needs_no_host(server: Server) -> None:
+    status, _, body = server.send("GET /health/live HTTP/1.0\n\n")
+    assert (status, body) == (200, {"status": "ok"})
 
 
 def test_the_server_s_log_has_no_key(server: Server, tenant: World) -> None:
