@@ -21,6 +21,7 @@ import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
+from pytest_django import DjangoDbBlocker
 
 from billing.costs.domain import DayAmount
 from billing.costs.operations import record_daily_costs
@@ -37,8 +38,9 @@ from governance.incidents.operations import resolve_incident
 from governance.incidents.queries import find_open_incidents, get_incident
 from governance.models import AuditEntry, Incident
 from tests.client import Api
+from tests.conftest import owner_dsn
 from tests.factories.headroom import Shop
-from tests.factories.tenants import World, system_actor
+from tests.factories.tenants import World, create_world, system_actor
 from valdrix.jobs import tasks
 from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.ids import new_id
@@ -256,19 +258,32 @@ class Vault:
                 self.cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
 
 
-@pytest.fixture
-def ids(tenant: World) -> dict[str, str]:
-    """Give a tenant's ids after arranging one of everything."""
-    return arrange(tenant)
+@dataclass(frozen=True)
+class Arranged:
+    """A tenant with one of everything, its ids by name, and its rows to put back."""
+
+    world: World
+    ids: dict[str, str]
+    vault: Vault
+
+
+@pytest.fixture(scope="module")
+def kept(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[Arranged]:
+    """Arrange one tenant for all faults: each test puts back what it changed."""
+    with django_db_blocker.unblock():
+        world = create_world()
+        ids = arrange(world)
+        dsn = owner_dsn()
+    with psycopg.connect(dsn, autocommit=True) as opened, opened.cursor() as cursor:
+        yield Arranged(world, ids, Vault(cursor, ids["tenant"]))
 
 
 @pytest.fixture
-def vault(ids: dict[str, str], owner_cursor: psycopg.Cursor) -> Iterator[Vault]:
-    """Give the tenant's rows to plant faults in; all are put back at the end."""
-    made = Vault(owner_cursor, ids["tenant"])
-    yield made
-    if not made.is_whole:
-        made.heal()
+def arranged(kept: Arranged) -> Iterator[Arranged]:
+    """Give the tenant to plant faults in; all rows are put back at the end."""
+    yield kept
+    if not kept.vault.is_whole:
+        kept.vault.heal()
 
 
 # --- the faults ---------------------------------------------------------------------------------
@@ -749,12 +764,11 @@ def test_every_invariant_has_faults() -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found_by_its_invariants_alone(
-    tenant: World, ids: dict[str, str], vault: Vault, name: str
-) -> None:
+def test_a_planted_fault_is_found_by_its_invariants_alone(arranged: Arranged, name: str) -> None:
+    tenant, vault = arranged.world, arranged.vault
     assert violated(tenant) == set()
     for fault in FAULTS[name]:
-        vault.plant(fault, ids)
+        vault.plant(fault, arranged.ids)
         assert violated(tenant) == {name, *fault.also.split()}, fault.sql
         vault.heal()
     assert violated(tenant) == set()
