@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from http.client import HTTPException
 from typing import Final
 from urllib.parse import urljoin
 
@@ -49,6 +50,8 @@ _CHUNK_BYTES: Final = 65_536
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PASSING: Final = frozenset({429, 500, 502, 503, 504})
 """Answers that a later try may change."""
+_NO_ANSWER: Final = (OSError, HTTPError, HTTPException)
+"""A connection that fails, and one over which something else than HTTP comes back."""
 _OF_ONE_ORIGIN: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
@@ -143,6 +146,7 @@ class Client:
         :raises OutboundFailed: when there was no answer after every try.
         """
         target = _check(call.url, call.hosts)
+        _check_headers(call.headers)
         headers = {"accept-encoding": "identity", "user-agent": "valdrix"} | {
             name.lower(): value for name, value in call.headers.items()
         }
@@ -153,9 +157,7 @@ class Client:
                 return answer
             if hop == call.max_redirects:
                 return answer
-            following = _check(
-                urljoin(f"https://{target.origin}{target.path}", location), call.hosts
-            )
+            following = _check(_follow(target, location), call.hosts)
             if following.origin != target.origin:
                 headers = {k: v for k, v in headers.items() if k not in _OF_ONE_ORIGIN}
             target = following
@@ -170,7 +172,7 @@ class Client:
                 outcome = str(answer.status)
             except OutboundRefused:
                 raise
-            except (OSError, HTTPError, OutboundFailed) as error:
+            except (*_NO_ANSWER, OutboundFailed) as error:
                 answer, outcome = None, _name(error)
             is_failure = answer is None or answer.status >= 500
             self._breakers.note(target.origin, is_failure=is_failure)
@@ -213,7 +215,7 @@ class Client:
                 raise OutboundFailed("timed out")
             names = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, names, body)
-        except (OSError, HTTPError):
+        except _NO_ANSWER:
             if connection.is_aborted:
                 raise OutboundFailed("timed out") from None
             raise
@@ -340,6 +342,20 @@ def _check(url: str, hosts: HostList) -> Target:
     if not hosts.covers(target):
         raise OutboundRefused(f"the host {target.origin} is not on the list of allowed ones")
     return target
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse headers that cannot be sent, such as a token of another system that is none."""
+    if not all(value.isascii() and value.isprintable() for value in headers.values()):
+        raise OutboundRefused("a header holds what no header may hold")
+
+
+def _follow(target: Target, location: str) -> str:
+    """Return the URL that a redirect leads to."""
+    try:
+        return urljoin(f"https://{target.origin}{target.path}", location)
+    except ValueError:
+        raise OutboundRefused("the redirect leads to what is no URL") from None
 
 
 def _read_bounded(response: HTTPResponse, max_bytes: int) -> bytes:

@@ -137,6 +137,41 @@ def test_a_redirect_on_the_list_is_followed_and_credentials_stay(
     assert server.asked[0].headers["authorization"] == "Bearer t"
 
 
+@pytest.mark.parametrize("location", ["//[", "https://[::1", "https://a]b/"])
+def test_a_redirect_to_what_is_no_address_is_refused(server: StandIn, location: str) -> None:
+    server.answer = lambda asked: Reply(302, headers={"Location": location})
+    with pytest.raises(OutboundRefused):
+        client(server).send(call(server, max_redirects=3))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(7),
+        Reply(headers={f"x-{number}": "1" for number in range(200)}),
+        Reply(headers={"x-long": "a" * 70_000}),
+        Reply(headers={"Content-Length": "-5"}),
+        Reply(headers={"Transfer-Encoding": "chunked"}, body=b"no length of a chunk"),
+    ],
+    ids=["status", "many-headers", "long-header", "negative-length", "chunks"],
+)
+def test_an_answer_that_is_not_http_is_no_answer(server: StandIn, reply: Reply) -> None:
+    server.answer = lambda asked: reply
+    try:
+        answer = client(server).send(call(server))
+    except OutboundFailed:
+        assert len(server.asked) == 3
+    else:
+        assert answer.status == 200  # What it holds is read as far as it can be.
+
+
+@pytest.mark.parametrize("value", ["\u0102", "caf\u00e9", "a\r\nhost: other", "a\x00"])
+def test_a_header_that_cannot_be_sent_is_refused(server: StandIn, value: str) -> None:
+    with pytest.raises(OutboundRefused, match="header"):
+        client(server).send(call(server, headers={"Authorization": f"Bearer {value}"}))
+    assert server.connections == 0
+
+
 def test_endless_redirects_end(server: StandIn) -> None:
     server.answer = lambda asked: Reply(302, headers={"Location": "/again"})
     assert client(server).send(call(server, max_redirects=3)).status == 302
