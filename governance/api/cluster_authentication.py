@@ -15,6 +15,7 @@ from governance.api.authentication import (
     JUDGED_WITHIN_SECONDS,
     ApiKeyAuthentication,
     read_credential,
+    refuse_credential,
 )
 from governance.api.remembered import remembered
 from governance.api.throttling import take_beforehand
@@ -38,8 +39,12 @@ class ClusterAuthentication(ApiKeyAuthentication):
         """Return whom the request's credential speaks for, twice; None without one.
 
         :raises AuthenticationFailed: when there is one that speaks for nobody.
+        :raises Throttled: when the address has tried too often.
         """
-        text = read_credential(request)
+        try:
+            text = read_credential(request)
+        except AuthenticationFailed:
+            refuse_credential(request)
         if text is None or not text.startswith(SECRET_PREFIX):
             return super().authenticate(request)
         integration_id = request.parser_context["kwargs"]["integration_id"]
@@ -47,7 +52,7 @@ class ClusterAuthentication(ApiKeyAuthentication):
         principal = self.find_cluster(integration_id, text)
         AUTH_ATTEMPTS.labels("failed" if principal is None else "ok").inc()
         if principal is None:
-            raise AuthenticationFailed
+            refuse_credential(request)
         return principal, principal
 
     def find_cluster(self, integration_id: uuid.UUID, text: str) -> Principal | None:

@@ -237,6 +237,43 @@ def test_bad_credentials_count_against_the_address(
     assert near.get("policies", key=tenant.key).status_code == 200
 
 
+SIGNATURE = "X-TFC-Task-Signature"
+NOBODY = "00000000-0000-7000-8000-000000000000"
+RUN_TASK = f"gate/terraform/run-task/{NOBODY}"
+CLUSTER = f"gate/k8s/admission/review/{NOBODY}"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("gate/terraform", {SIGNATURE: "x"}, 401),
+        (RUN_TASK, {"X-API-Key": "x"}, 401),
+        (RUN_TASK, {SIGNATURE: "x"}, 401),
+        (CLUSTER, {"Authorization": "Bearer vds_nobody"}, 401),
+        (CLUSTER, {"Authorization": "Basic YTpi"}, 401),
+        ("/admin/login/", {"Authorization": "Bearer x"}, 200),
+        ("/admin/login/", {"X-API-Key": "x"}, 200),
+    ],
+)
+def test_what_is_no_credential_where_it_is_sent_lifts_no_limit(
+    clock: Clock, settings: Any, path: str, headers: dict[str, str], status: int
+) -> None:
+    settings.RATE_LIMIT_PER_MINUTE = 3
+    near = Api(remote_addr="198.51.100.11")
+    answers = [near.post(path, {}, headers=headers) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [status] * 3 + [429] * 2
+
+
+def test_a_good_credential_counts_against_no_address(
+    clock: Clock, tenant: World, settings: Any
+) -> None:
+    settings.RATE_LIMIT_PER_MINUTE = 2
+    near = Api(remote_addr="198.51.100.12")
+    for path in ("policies", "ledger", "gate/terraform", "nowhere", f"decisions/{NOBODY}"):
+        assert near.get(path, key=tenant.member.key).status_code in {200, 403, 404, 405}
+    assert [near.get("policies").status_code for _ in range(3)] == [401, 401, 429]
+
+
 def test_an_ipv6_network_is_one_address(clock: Clock, settings: Any) -> None:
     settings.RATE_LIMIT_PER_MINUTE = 2
     statuses = [

@@ -19,6 +19,10 @@ from valdrix.kernel.throttling.windows import Limit, Taken
 
 _UNLIMITED: Final = ("/health", "/metrics", "/static/")
 """What probes and browsers fetch of their own accord."""
+_ASKS_FOR_CREDENTIALS: Final = "/api/"
+"""Elsewhere a header is no credential: people sign in there."""
+_NOT_JUDGED: Final = frozenset({429, 500, 503, 504})
+"""Answers that say nothing of whose the credential is."""
 _CREDENTIALS: Final = ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "HTTP_X_TFC_TASK_SIGNATURE")
 _IPV6_PREFIX: Final = 64
 
@@ -26,8 +30,9 @@ _IPV6_PREFIX: Final = 64
 class AddressThrottleMiddleware:
     """Answers 429 to an address whose requests without a credential are too many.
 
-    A request that carries a credential is counted only when that is refused: see
-    :func:`take_for_address`.
+    A request that carries a credential is counted when that is refused, see
+    :func:`take_for_address`, and when it turns out that nobody looked at it: a header that is no
+    credential where it is sent does not lift the limit.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -36,18 +41,23 @@ class AddressThrottleMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Count the request, unless somebody known makes it, and answer it or refuse."""
         if _is_limited(request):
-            taken = take_for_address(request)
-            if not taken.is_allowed:
-                return problem_response(
-                    "throttled",
-                    DETAIL,
-                    headers={"Retry-After": str(taken.wait_seconds)},
-                )
-        return self._get_response(request)
+            return self._refuse(request) or self._get_response(request)
+        response = self._get_response(request)
+        if _is_uncounted(request, response):
+            return self._refuse(request) or response
+        return response
+
+    def _refuse(self, request: HttpRequest) -> HttpResponse | None:
+        taken = take_for_address(request)
+        if taken.is_allowed:
+            return None
+        headers = {"Retry-After": str(taken.wait_seconds)}
+        return problem_response("throttled", DETAIL, headers=headers)
 
 
 def take_for_address(request: HttpRequest) -> Taken:
     """Count one request without a good credential against its address."""
+    request.is_counted = True  # type: ignore[attr-defined] # read below
     limit = Limit(
         f"address:{_place_of(client_address(request))}", settings.RATE_LIMIT_PER_MINUTE, 60.0
     )
@@ -60,13 +70,26 @@ def take_for_address(request: HttpRequest) -> Taken:
 
 
 def _is_limited(request: HttpRequest) -> bool:
-    if request.path.startswith(_UNLIMITED):
-        return False
-    if any(name in request.META for name in _CREDENTIALS):
+    if request.path.startswith(_UNLIMITED) or _has_credential(request):
         return False
     # Only a request that has a session's cookie costs a look at the session.
     has_session = settings.SESSION_COOKIE_NAME in request.COOKIES
     return not (has_session and request.user.is_authenticated)
+
+
+def _is_uncounted(request: HttpRequest, response: HttpResponse) -> bool:
+    """Tell whether a request with a credential was answered without regard to it."""
+    if not _has_credential(request) or hasattr(request, "is_counted"):
+        return False
+    if request.resolver_match is None or response.status_code in _NOT_JUDGED:
+        return False
+    return not getattr(request.user, "is_authenticated", False)
+
+
+def _has_credential(request: HttpRequest) -> bool:
+    if not request.path.startswith(_ASKS_FOR_CREDENTIALS):
+        return False
+    return any(name in request.META for name in _CREDENTIALS)
 
 
 def _place_of(address: str | None) -> str:
