@@ -72,6 +72,14 @@ class DecisionRecord:
     computed: ContextProvenance | None
 
 
+_COLUMNS: Final = tuple(
+    (field.name, "id" if field.name == "decision_id" else field.name)
+    for field in fields(DecisionRecord)
+    if field.name != "computed"
+)
+_COMPUTED_COLUMNS: Final = tuple(
+    (field.name, f"computed_context_{field.name}") for field in fields(ContextProvenance)
+)
 _APPEND: Final = "SELECT enforcement_append_decisions(%s::json)"
 
 
@@ -85,10 +93,8 @@ def append(*, record: DecisionRecord) -> None:
 
 def append_call(record: DecisionRecord) -> Call:
     """Return the write of :func:`append` as a call to be sent with others."""
-    document = {field.name: getattr(record, field.name) for field in fields(record)}
-    document["id"] = document.pop("decision_id")
-    computed = document.pop("computed")
-    if computed is not None:
-        for field in fields(computed):
-            document[f"computed_context_{field.name}"] = getattr(computed, field.name)
+    document = {column: getattr(record, name) for name, column in _COLUMNS}
+    if record.computed is not None:
+        for name, column in _COMPUTED_COLUMNS:
+            document[column] = getattr(record.computed, name)
     return _APPEND, msgspec.json.encode(document).decode()

@@ -8,7 +8,6 @@ fingerprints raises, and then nothing was written. What cannot be evaluated fail
 from __future__ import annotations
 
 import logging
-import uuid
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -82,6 +81,7 @@ from valdrix.kernel.db import (
     transaction,
     transaction_together,
 )
+from valdrix.kernel.ids import id_of
 from valdrix.kernel.metrics import DB_ERRORS, GATE_FAILURES
 from valdrix.kernel.problems import Refused
 
@@ -352,8 +352,7 @@ def _hold_order(
         own_usd=outcome.increase_usd,
         taken_usd=taken,
         lines=tuple(
-            HeldLine(uuid.UUID(line.account_id), line.kind, line.amount_usd)
-            for line in outcome.holds
+            HeldLine(id_of(line.account_id), line.kind, line.amount_usd) for line in outcome.holds
         ),
         month=month_of(now),
         reserved_at=now,

@@ -35,6 +35,7 @@ from enforcement.gate.inputs import GateInput
 from enforcement.gate.waterfall import Accounts, Hold
 from governance.policies.domain import Policy
 from valdrix.kernel.db import Rows
+from valdrix.kernel.ids import id_of
 from valdrix.kernel.money import ZERO
 
 _READ: Final = """
@@ -123,12 +124,12 @@ def after_holds(row: tuple[Any, ...], holds: Sequence[Hold], *, is_shadow: bool)
 
 def take_accounts(found: Sequence[Sequence[Any]] | None) -> Rows:
     """Return the ids and kinds of accounts as they came from the database."""
-    return [(uuid.UUID(account_id), kind) for account_id, kind in found or []]
+    return [(id_of(account_id), kind) for account_id, kind in found or []]
 
 
 def accounts_of(row: tuple[Any, ...]) -> Rows:
     """Return the ids and kinds of the accounts that were read."""
-    return [(uuid.UUID(account[1]), account[0]) for account in row[0] or []]
+    return [(id_of(account[1]), account[0]) for account in row[0] or []]
 
 
 _PENDING, _SHADOW, _REMAINING = 7, 10, 14

@@ -165,9 +165,7 @@ def transaction_together(
     :param first: a statement with one JSON parameter that returns JSON, to be run before the block.
     :raises RuntimeError: when a transaction is already open on this connection.
     """
-    with _django.atomic(durable=True):
-        # From here on the driver begins nothing by itself: BEGIN is the first statement sent.
-        connection.connection.autocommit = True
+    with _sending_begin():
         text, values = _binding(tenant_id, limits)
         answer = _exchange(["BEGIN", _fill(text, *values), _fill(*first)])
         together = Together(None if answer is None else orjson.loads(answer))
@@ -186,10 +184,11 @@ def read_at_once(
     :param text: a statement with ``%s`` where the texts in ``values`` come, None as NULL.
     :raises RuntimeError: when a transaction is already open on this connection.
     """
-    if connection.in_atomic_block:
+    own = connections[DEFAULT_DB_ALIAS]
+    if own.in_atomic_block:
         raise RuntimeError("read_at_once() is a transaction of its own")
-    connection.close_if_health_check_failed()
-    connection.ensure_connection()
+    own.close_if_health_check_failed()
+    own.ensure_connection()
     binding, bound = _binding(tenant_id, limits)
     statements = [_fill(f"{binding}, {_READ_ONLY}", *bound)]
     condition, _conditions.next = _conditions.next, None
@@ -258,7 +257,7 @@ def to_array(texts: Iterable[str] | None) -> str | None:
 
 def _fill(text: str, *values: str | None) -> str:
     """Return a statement with texts in the place of its parameters, as literals."""
-    escape = psycopg.pq.Escaping(connection.connection.pgconn).escape_literal
+    escape = psycopg.pq.Escaping(connections[DEFAULT_DB_ALIAS].connection.pgconn).escape_literal
     parts = text.split("%s")
     assert len(parts) == len(values) + 1
     filled = [parts[0]]
@@ -343,9 +342,7 @@ def _begun(
     tenant_id: uuid.UUID, limits: TimeLimits, begin: str, *more: Filled
 ) -> Iterator[bytes | None]:
     """Run a block in a transaction whose beginning and tenant are sent in one round trip."""
-    with _django.atomic(durable=True):
-        # From here on the driver begins nothing by itself: BEGIN is the first statement sent.
-        connection.connection.autocommit = True
+    with _sending_begin():
         text, values = _binding(tenant_id, limits)
         yield _exchange([begin, _fill(text, *values), *(_fill(one, *its) for one, its in more)])
 
@@ -355,6 +352,18 @@ def platform_transaction() -> Iterator[None]:
     """Run a durable transaction over tables that belong to no tenant (people, sessions)."""
     with _django.atomic(durable=True):
         yield
+
+
+@contextmanager
+def _sending_begin() -> Iterator[None]:
+    """Run a block as Django's durable transaction whose first statement is the block's own BEGIN."""
+    own: Any = connections[DEFAULT_DB_ALIAS]
+    own.sends_begin = True
+    try:
+        with _django.atomic(durable=True):
+            yield
+    finally:
+        own.sends_begin = False
 
 
 def bind_tenant(tenant_id: uuid.UUID) -> None:

@@ -104,7 +104,17 @@ class MomentLoader(TimestamptzLoader):
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's connection to PostgreSQL, behind a circuit breaker and under its thread's limits."""
 
+    sends_begin = False
+    """BEGIN and COMMIT are among the statements sent, and the driver begins nothing by itself."""
+
     _guard: Guard | None = None
+
+    def _set_autocommit(self, autocommit: bool) -> None:  # noqa: FBT001 - Django's own
+        # The driver takes a lock and a generator for it, even where it is so already.
+        wanted = autocommit or self.sends_begin
+        with self.wrap_database_errors:
+            if self.connection.autocommit != wanted:
+                self.connection.autocommit = wanted
 
     def connect(self) -> None:
         """Open the connection, and let it not end at the same moment as those opened with it.
