@@ -77,6 +77,7 @@ def read_review(body: object) -> Review:
     operation = request.get("operation")
     if operation not in OPERATIONS:
         reader.refuse("/request/operation", f"must be one of {', '.join(OPERATIONS)}")
+    reader.text(kind, "group", "/request/kind", pattern=_GROUP)
     group = reader.text(resource, "group", "/request/resource", pattern=_GROUP)
     plural = reader.text(resource, "resource", "/request/resource", pattern=_RESOURCE)
     review = {

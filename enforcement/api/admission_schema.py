@@ -56,7 +56,7 @@ GENERIC_BODY_SCHEMA: Final[_Schema] = {
 }
 """The body of ``POST gate/k8s/admission``."""
 
-_GROUP_VERSION: Final[_Schema] = {
+_GROUP: Final[_Schema] = {
     "group": {"type": ["string", "null"], "maxLength": 253, "pattern": "^[a-z0-9.-]*$"},
 }
 _REQUEST: Final[_Schema] = {
@@ -69,7 +69,7 @@ _REQUEST: Final[_Schema] = {
             "type": "object",
             "required": ["kind"],
             "properties": {
-                **_GROUP_VERSION,
+                **_GROUP,
                 "kind": {"type": "string", "pattern": "^[A-Za-z0-9]{1,63}$"},
             },
         },
@@ -77,7 +77,7 @@ _REQUEST: Final[_Schema] = {
             "type": "object",
             "required": ["resource"],
             "properties": {
-                **_GROUP_VERSION,
+                **_GROUP,
                 "resource": {"type": "string", "pattern": "^[a-z0-9.-]{1,253}$"},
             },
         },

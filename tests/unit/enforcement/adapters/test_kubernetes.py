@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from enforcement.adapters import kubernetes
 from enforcement.adapters.admission_review import (
+    OPERATIONS,
     MalformedReview,
     Review,
     Verdict,
@@ -374,6 +375,38 @@ def test_any_value_in_any_place_of_an_object_is_read_or_refused(name: str, value
         body = a_review(costing("5.00"), costing("1.00"), operation=operation)
         body["request"]["object"] = thing
         assert is_read_or_refused(body)
+
+
+_PLACES = (
+    ("uid",), ("operation",), ("dryRun",), ("name",), ("namespace",), ("subResource",), ("object",),
+    ("oldObject",), ("kind",), ("kind", "kind"), ("kind", "group"), ("kind", "version"),
+    ("resource",), ("resource", "resource"), ("resource", "group"), ("resource", "version"),
+    ("object", "metadata"), ("object", "metadata", "labels"),
+    ("object", "metadata", "annotations"), ("object", "metadata", "annotations", "a"),
+    ("oldObject", "metadata", "labels", "a"),
+)  # fmt: skip
+_TEXTS = ("", "*", "apps", "Apps", "a b", "-", "DELETE", "CONNECT", "a\nb", "a" * 254, "a" * 64)
+_IS_PUBLISHED = jsonschema.Draft202012Validator(REVIEW_BODY_SCHEMA)
+
+
+@given(st.sampled_from(_PLACES), st.sampled_from(_TEXTS) | _JSON, st.sampled_from(OPERATIONS))
+def test_what_the_published_schema_refuses_is_refused_and_nothing_else(
+    place: tuple[str, ...], value: Any, operation: str
+) -> None:
+    body = a_review(costing("5.00"), costing("1.00"), operation=operation)
+    *parents, name = ("request", *place)
+    holder: Any = body
+    for parent in parents:
+        holder = holder.setdefault(parent, {})
+    holder[name] = value
+
+    try:
+        read_review(body)
+        is_read = True
+    except MalformedReview:
+        is_read = False
+
+    assert is_read == _IS_PUBLISHED.is_valid(body), body
 
 
 def test_the_published_schema_takes_what_the_reader_takes() -> None:
