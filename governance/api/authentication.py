@@ -18,13 +18,13 @@ from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
 from governance.api.permissions import lets_in
-from governance.api.remembered import remembered
+from governance.api.remembered import JUDGED_WITHIN_SECONDS, remembered
 from governance.api.throttling import take_beforehand
 from governance.api.workload_tokens import find_workload_principal
 from governance.identity.assuming import Assumption
 from governance.identity.domain import ApiKeyText, Principal, read_key_text
 from governance.identity.queries import authenticate_key
-from governance.workloads.domain import TokenExpired, looks_like_token
+from governance.workloads.domain import TokenExpired, is_over, looks_like_token
 from valdrix.kernel.db import (
     drop_lost_connection,
     is_database_down,
@@ -36,8 +36,6 @@ from valdrix.kernel.metrics import AUTH_ATTEMPTS
 from valdrix.kernel.problems import Refused
 
 _SCHEME: Final = "bearer"
-JUDGED_WITHIN_SECONDS: Final = 1.5
-"""A database that has not said by then whose key it is counts as down."""
 CONFIRMS: Final = "has_assumptions_confirmed"
 """Marks a view's method that has an assumption confirmed before it answers or writes."""
 _HEARD_SECONDS: Final = 10.0
@@ -200,10 +198,24 @@ def _find_key(request: Request) -> ApiKeyText | None:
 
 
 def _find_workload(request: Request, text: str) -> Principal | None:
+    """Return whom a token speaks for.
+
+    While the database is down, one that was good within the last minute still speaks until its
+    time is over.
+    """
     digest = hashlib.sha256(text.encode()).digest()
     take_beforehand(request, remembered.find(digest))
+    now = timezone.now()
     try:
-        principal = find_workload_principal(text, now=timezone.now())
+        principal = find_workload_principal(text, now=now)
+    except (DatabaseError, InterfaceError) as error:
+        known = remembered.find(digest) if is_database_down(error) else None
+        drop_lost_connection()
+        if known is None:
+            raise
+        if is_over(text, now=now):
+            raise WorkloadTokenExpired("The token has expired.") from None
+        return known
     except TokenExpired:
         remembered.forget(digest)
         raise WorkloadTokenExpired("The token has expired.") from None

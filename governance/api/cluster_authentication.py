@@ -12,12 +12,11 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from governance.api.authentication import (
-    JUDGED_WITHIN_SECONDS,
     ApiKeyAuthentication,
     read_credential,
     refuse_credential,
 )
-from governance.api.remembered import remembered
+from governance.api.remembered import JUDGED_WITHIN_SECONDS, remembered
 from governance.api.throttling import take_beforehand
 from governance.identity.domain import Principal
 from governance.integrations.domain import CLUSTER, SECRET_PREFIX

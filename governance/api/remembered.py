@@ -17,6 +17,8 @@ from typing import Final
 from governance.identity.domain import Principal
 
 KEPT_SECONDS: Final = 60.0
+JUDGED_WITHIN_SECONDS: Final = 1.5
+"""A database that has not said by then whose credential it is counts as down."""
 _SIZE: Final = 4096
 
 

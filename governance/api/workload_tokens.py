@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
+from governance.api.remembered import JUDGED_WITHIN_SECONDS
 from governance.audit.operations import Actor
 from governance.identity.domain import MEMBER, Principal
-from governance.workloads.discovery import key_source
+from governance.workloads.discovery import IssuerUnavailable, key_source
 from governance.workloads.domain import (
     TokenExpired,
     TokenRefused,
@@ -20,7 +21,7 @@ from governance.workloads.domain import (
 from governance.workloads.models import WorkloadIssuer
 from governance.workloads.operations import note_use
 from governance.workloads.queries import find_speaking
-from valdrix.kernel.db import reading
+from valdrix.kernel.db import reading, time_limit
 
 log = logging.getLogger("valdrix.workloads")
 
@@ -33,7 +34,7 @@ def find_workload_principal(text: str, *, now: datetime) -> Principal | None:
     """
     try:
         token = read_unverified(text)
-        with reading(token.tenant_id):
+        with time_limit(JUDGED_WITHIN_SECONDS), reading(token.tenant_id):
             registered, plan = find_speaking(token.tenant_id, token.issuer)
         row = _find_meeting(token, registered, now)
     except TokenExpired:
@@ -59,23 +60,30 @@ def find_workload_principal(text: str, *, now: datetime) -> Principal | None:
 def _find_meeting(
     token: UnverifiedToken, registered: list[WorkloadIssuer], now: datetime
 ) -> WorkloadIssuer | None:
-    """Return the oldest registration whose keys verify the token and whose conditions it meets."""
-    is_expired = False
+    """Return the oldest registration whose keys verify the token and whose conditions it meets.
+
+    Each is judged by itself: one whose keys leave open which was meant, or cannot be fetched, says
+    nothing of the others.
+
+    :raises TokenExpired: when the token's time is over.
+    :raises IssuerUnavailable: when it meets none, and one of them could not be asked.
+    """
+    fault: TokenExpired | IssuerUnavailable | None = None
     for row in registered:
-        key = _find_key(token, row)
-        if key is None:
-            continue
         try:
-            claims = verify(token, key, now=now)
-        except TokenExpired:
-            is_expired = True
-            continue
-        except TokenRefused:
-            continue
-        if has_claims(claims, row.conditions):
-            return row
-    if is_expired:
-        raise TokenExpired
+            key = _find_key(token, row)
+            claims = None if key is None else verify(token, key, now=now)
+        except TokenExpired as reason:
+            fault = reason
+        except IssuerUnavailable as reason:
+            fault = fault or reason
+        except TokenRefused as reason:
+            log.info("registration %s does not take a workload's token: %s", row.pk, reason)
+        else:
+            if claims is not None and has_claims(claims, row.conditions):
+                return row
+    if fault is not None:
+        raise fault
     return None
 
 

@@ -1,8 +1,8 @@
 """Discovery: an issuer's public keys, fetched when needed and kept for a while.
 
 A key id that is not known may be a new key, so it is fetched again, but not more than once a
-minute an issuer: tokens that name made-up keys fetch nothing. While an issuer does not answer, what
-was fetched within the last day is good.
+minute an issuer: tokens that name made-up keys fetch nothing. Who comes while keys are fetched that
+it needs waits for them. While an issuer does not answer, what was fetched within the last day is good.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from django.conf import settings
@@ -24,6 +24,9 @@ FRESH_SECONDS: Final = 600.0
 KEPT_SECONDS: Final = 24 * 3600.0
 REFRESH_SECONDS: Final = 60.0
 _TIMEOUT_SECONDS: Final = 5.0
+_LONGEST_FETCH_SECONDS: Final = 2 * _TIMEOUT_SECONDS + 1.0
+_MOST_WAITING: Final = 8
+"""Callers of a process that may wait: a silent issuer must not hold all of its threads."""
 _MOST_BYTES: Final = 256 * 1024
 _MOST_ISSUERS: Final = 1000
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
@@ -37,11 +40,15 @@ class IssuerUnavailable(Refused):
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one issuer: its keys, and when they were last fetched and tried."""
+    """What is known of one issuer: its keys, and when they were last fetched and tried.
+
+    :ivar arrived: set unless somebody is fetching them now.
+    """
 
     keys: list[dict[str, Any]] | None = None
     fetched_at: float = 0.0
     tried_at: float = -REFRESH_SECONDS
+    arrived: threading.Event = field(default_factory=threading.Event)
 
 
 class KeySource:
@@ -51,6 +58,7 @@ class KeySource:
         self._send = send
         self._lock = threading.Lock()
         self._known: dict[str, _Known] = {}
+        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
 
     def keys_of(self, issuer: str, *, is_missing: bool = False) -> list[dict[str, Any]]:
         """Return an issuer's keys.
@@ -60,13 +68,29 @@ class KeySource:
         """
         known, may_fetch = self._look(issuer, is_missing=is_missing)
         if may_fetch:
+            self._renew(issuer, known)
+        elif known.keys is None or is_missing:
+            self._wait_for(known)
+        if known.keys is None or time.monotonic() - known.fetched_at > KEPT_SECONDS:
+            raise IssuerUnavailable("The issuer's keys cannot be fetched at the moment.")
+        return known.keys
+
+    def _renew(self, issuer: str, known: _Known) -> None:
+        try:
             keys = self._fetch(issuer)
             if keys is not None:
                 with self._lock:
                     known.keys, known.fetched_at = keys, time.monotonic()
-        if known.keys is None or time.monotonic() - known.fetched_at > KEPT_SECONDS:
-            raise IssuerUnavailable("The issuer's keys cannot be fetched at the moment.")
-        return known.keys
+        finally:
+            known.arrived.set()
+
+    def _wait_for(self, known: _Known) -> None:
+        """Wait for whoever is fetching, if somebody is and not too many wait already."""
+        if self._waiting.acquire(blocking=False):
+            try:
+                known.arrived.wait(_LONGEST_FETCH_SECONDS)
+            finally:
+                self._waiting.release()
 
     def _look(self, issuer: str, *, is_missing: bool) -> tuple[_Known, bool]:
         """Return what is known, and whether it is this caller's turn to fetch."""
@@ -81,6 +105,7 @@ class KeySource:
             may_fetch = (is_stale or is_missing) and now - known.tried_at >= REFRESH_SECONDS
             if may_fetch:
                 known.tried_at = now
+                known.arrived.clear()
             return known, may_fetch
 
     def _fetch(self, issuer: str) -> list[dict[str, Any]] | None:

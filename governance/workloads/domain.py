@@ -37,6 +37,8 @@ _SMALLEST_RSA_BYTES: Final = 256
 _MOST_KEYS: Final = 50
 _MOST_CONDITIONS: Final = 20
 _MOST_VALUES: Final = 50
+_LATEST: Final = 2**53
+"""Seconds beyond which a number of them is no time: whole ones that a float holds exactly."""
 _LONGEST_TOKEN: Final = 16_384
 _CLAIM: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}|(?:/[A-Za-z0-9_.:-]{1,100}){2,5}", re.ASCII)
 
@@ -134,6 +136,12 @@ def verify(token: UnverifiedToken, key: dict[str, Any], *, now: datetime) -> dic
         raise TokenRefused("the claims read differently")
     _check_times(claims, now.timestamp())
     return claims
+
+
+def is_over(token_text: str, *, now: datetime) -> bool:
+    """Tell whether the time of a token is over that verified before."""
+    claims = _read_part(token_text.split(".")[1])
+    return bool(claims["exp"] < now.timestamp() - LEEWAY_SECONDS)
 
 
 def has_claims(claims: dict[str, Any], conditions: Mapping[str, list[str]]) -> bool:
@@ -246,6 +254,8 @@ def _check_times(claims: dict[str, Any], now: float) -> None:
     moments = {name: claims[name] for name in ("iat", "nbf", "exp") if name in claims}
     if any(isinstance(at, bool) or not isinstance(at, int | float) for at in moments.values()):
         raise TokenRefused("a time is no number")
+    if not all(abs(at) < _LATEST for at in moments.values()):
+        raise TokenRefused("a time is out of range")
     if not 0 < moments["exp"] - moments["iat"] <= LONGEST_LIFE_SECONDS:
         raise TokenRefused("it lives too long")
     if max(moments["iat"], moments.get("nbf", 0)) > now + LEEWAY_SECONDS:

@@ -9,7 +9,8 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,18 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from django.db import connection
 
 from billing.plans.domain import GROWTH
 from enforcement.models import Decision
-from governance.api import workload_tokens
+from governance.api import authentication, workload_tokens
 from governance.api.workload_tokens import find_workload_principal
 from governance.models import Approval, AuditEntry, Review, User, WorkloadIssuer
 from governance.workloads import discovery
 from governance.workloads.discovery import KeySource
 from tests.client import Api
 from tests.factories.tenants import World, put_on_tier
+from tests.integration.test_failsafe_matrix import database_down, wait_for_service
 from tests.reviews import open_shop
 from tests.standin import LOOPBACK, Asked, Reply, StandIn, stand_in
 from valdrix.kernel.addresses import read_host_list
@@ -331,6 +334,72 @@ def test_only_owners_manage_them_and_only_their_own(
     assert [one["id"] for one in api.get("workload-issuers", key=tenant.owner.key).json()["results"]] == [made["id"]]  # fmt: skip
 
 
+def test_what_one_registration_cannot_judge_is_judged_by_another(api: Api, tenant: World) -> None:
+    """Two keys of one registration fit; those of another say which one was meant."""
+    several = {"keys": [jwk(OTHER_RSA_KEY, None), jwk(RSA_KEY, None)]}
+    register(api, tenant, jwks=several, name="several")
+    good = token(claims(tenant))
+    refused(ask(jwt.encode(claims(tenant), RSA_KEY, algorithm="RS256")))
+    refused(ask(good))  # It names a key, and none of them has a name.
+    twice = {"keys": [jwk(OTHER_RSA_KEY), jwk(RSA_KEY)]}
+    register(api, tenant, jwks=twice, name="twice")
+    refused(ask(good))
+    register(api, tenant, jwks={"keys": [jwk(RSA_KEY)]}, name="one")
+    assert ask(good).status_code == 200
+    assert ask(jwt.encode(claims(tenant), RSA_KEY, algorithm="RS256")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"exp": 10**399}, {"exp": 10**399, "iat": 1.5}, {"iat": -(10**399)}, {"nbf": 10**399},
+        {"nbf": 10**399, "iat": 1.5}, {"iat": -(10**399), "exp": 2.5}, {"exp": 1e308, "iat": -1e308},
+        {"exp": "2099"}, {"exp": True}, {"iat": []}, {"nbf": {}}, {"exp": 10**18},
+    ],
+)  # fmt: skip
+def test_times_that_are_none_speak_for_nobody(
+    api: Api, tenant: World, times: dict[str, Any]
+) -> None:
+    register(api, tenant)
+    payload = json.dumps(claims(tenant, **times)).encode()
+    refused(ask(jws(payload)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [["4711"], {"4711": 1}, True, 4711.0, "4711 ", " 4711", "04711", "4711\u0000", "", 0, "٤٧١١"],
+)
+def test_a_claim_of_another_shape_meets_no_condition(
+    api: Api, tenant: World, value: object
+) -> None:
+    register(api, tenant)
+    refused(ask(jws(json.dumps(claims(tenant, repository_id=value)).encode())))
+    assert ask(jws(json.dumps(claims(tenant, repository_id=4711)).encode())).status_code == 200
+
+
+def jws(payload: bytes) -> str:
+    """Sign bytes as they are: an issuer may say what a library would not."""
+    return jwt.api_jws.encode(payload, RSA_KEY, algorithm="RS256", headers={"kid": "k1"})
+
+
+def test_a_token_that_was_good_still_speaks_while_the_database_is_down(
+    api: Api, tenant: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_shop(tenant)
+    register(api, tenant)
+    good, unseen = token(claims(tenant)), token(claims(tenant, jti="another"))
+    assert ask(good).status_code == 200
+    with database_down():
+        answer = ask(good)
+        assert (answer.status_code, answer.json()["persisted"]) == (200, False)
+        assert ask(unseen).status_code == 503
+        over = datetime.now(UTC) + timedelta(seconds=320)
+        monkeypatch.setattr(authentication.timezone, "now", lambda: over)
+        refused(ask(good), "token_expired")
+        monkeypatch.undo()
+    wait_for_service()
+
+
 # --- discovery ------------------------------------------------------------------------------------
 
 
@@ -342,6 +411,7 @@ class Issuer:
         self.server: StandIn | None = None
         self.is_down = False
         self.named = ""
+        self.pause_seconds = 0.0
 
     def answer(self, asked: Asked) -> Reply:
         assert self.server is not None
@@ -354,7 +424,7 @@ class Issuer:
             }
         else:
             document = {"keys": self.keys}
-        return Reply(body=json.dumps(document).encode())
+        return Reply(body=json.dumps(document).encode(), pause_seconds=self.pause_seconds)
 
 
 @pytest.fixture
@@ -391,6 +461,62 @@ def test_keys_are_discovered_once_and_rotate(
     assert ask(fresh).status_code == 200
     assert asked(issuer) == 4
     refused(ask(token(claims(tenant, iss=url))))  # The old key is gone.
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_who_comes_while_keys_are_fetched_waits_for_them(
+    api: Api, tenant: World, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, *, is_known: bool
+) -> None:
+    assert issuer.server is not None
+    url = issuer.server.url
+    register(api, tenant, issuer=url, jwks=None)
+    if is_known:
+        assert ask(token(claims(tenant, iss=url))).status_code == 200
+        issuer.keys = [jwk(OTHER_RSA_KEY, "new")]
+        later(monkeypatch, discovery.REFRESH_SECONDS + 1)
+    key, kid = (OTHER_RSA_KEY, "new") if is_known else (RSA_KEY, "k1")
+    before, issuer.pause_seconds = asked(issuer), 0.4
+    with ThreadPoolExecutor(4) as pool:
+        good = token(claims(tenant, iss=url), key, kid=kid)
+        answers = list(pool.map(ask_apart, [good] * 4))
+    assert answers == [200] * 4
+    assert asked(issuer) - before == 2
+
+
+def ask_apart(text: str) -> int:
+    try:
+        return int(ask(text).status_code)
+    finally:
+        connection.close()
+
+
+def test_an_issuer_that_does_not_answer_stops_no_other_registration(
+    api: Api, tenant: World, issuer: Issuer
+) -> None:
+    assert issuer.server is not None
+    url = issuer.server.url
+    issuer.is_down = True
+    register(api, tenant, issuer=url, jwks=None, name="discovered")
+    assert ask(token(claims(tenant, iss=url))).status_code == 503
+    register(api, tenant, issuer=url, name="uploaded")
+    assert ask(token(claims(tenant, iss=url))).status_code == 200
+    # What only the silent one could judge is neither good nor bad.
+    assert ask(token(claims(tenant, iss=url), kid="k9")).status_code == 503
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(7), Reply(body=b"[]"), Reply(body=b"{"), Reply(body=b"\xff"), Reply(302),
+     Reply(body=b'{"issuer": "x", "issuer": "y"}'), Reply(headers={"x-long": "a" * 70_000})],
+)  # fmt: skip
+def test_an_issuer_that_answers_nonsense_does_not_answer(
+    api: Api, tenant: World, issuer: Issuer, reply: Reply
+) -> None:
+    assert issuer.server is not None
+    issuer.server.answer = lambda asked: reply
+    register(api, tenant, issuer=issuer.server.url, jwks=None)
+    answer = ask(token(claims(tenant, iss=issuer.server.url)))
+    assert (answer.status_code, answer.json()["code"]) == (503, "workload_issuer_unavailable")
 
 
 def test_made_up_key_ids_fetch_nothing(api: Api, tenant: World, issuer: Issuer) -> None:
