@@ -1,8 +1,8 @@
 """Counting: what a manifest states of a file, from its rows as they pass.
 
-What was counted of a small export is remembered, and used for as long as its rows are the same. Ledger
-entries and decisions are written once: the versions of their rows tell, and they need not be read
-again. A row that somebody changed in spite of every guard has another version, and is counted anew.
+What was counted of a small export is remembered, and used for as long as its rows are the same: the
+versions of the rows tell, and they need not be read again. A row that somebody changed, by the rules
+or in spite of every guard, has another version.
 """
 
 from __future__ import annotations
@@ -15,24 +15,31 @@ from hashlib import sha256
 from typing import Final
 
 from enforcement.exports.domain import Counted, Scope, Segment, Tally
-from enforcement.exports.queries import find_rows, read_rows
+from enforcement.exports.queries import Rows, find_rows, read_rows
 from enforcement.exports.verifier.layout import COLUMNS, SUMS
 
 CHUNK_BYTES: Final = 1 << 18
 _REMEMBERED_SCOPES: Final = 256
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Figures:
+    """What was counted of an export's files; one object for as long as no row of them changes."""
+
+    files: dict[str, Counted]
+
+
 @dataclass(frozen=True, slots=True)
 class _Remembered:
     """What was counted of a scope, and what it was counted from.
 
-    :ivar versions: the digest of the versions of all entries and decisions.
+    :ivar versions: the digests of the versions of the rows.
     :ivar rows: the digest of each file's rows.
     """
 
     versions: str
     rows: dict[str, bytes]
-    files: dict[str, Counted]
+    figures: Figures
 
 
 class _Memory:
@@ -59,10 +66,10 @@ class _Memory:
 
 
 _memory: Final = _Memory(size=_REMEMBERED_SCOPES)
-_NOTHING: Final = _Remembered("", {}, {})
+_NOTHING: Final = _Remembered("", {}, Figures({}))
 
 
-def count_small(scope: Scope) -> tuple[Segment, dict[str, Counted]] | None:
+def count_small(scope: Scope) -> tuple[Segment, Figures] | None:
     """Return what a small export states, in one round trip; None of one that is not small.
 
     :raises LedgerIncomplete: when the entry before the first one is missing.
@@ -71,16 +78,22 @@ def count_small(scope: Scope) -> tuple[Segment, dict[str, Counted]] | None:
     found = find_rows(scope, known=known.versions or None)
     if found is None:
         return None
-    rows = known.rows | {name: sha256(its).digest() for name, its in found.files.items()}
-    if rows != known.rows:
-        fresh = {
-            name: count(name, read_rows(its))
-            for name, its in found.files.items()
-            if rows[name] != known.rows.get(name)
-        }
-        known = _Remembered(found.versions, rows, known.files | fresh)
+    if found.versions != known.versions:
+        known = _count_anew(found, known)
         _memory.keep(scope, known)
-    return found.segment, known.files
+    return found.segment, known.figures
+
+
+def _count_anew(found: Rows, known: _Remembered) -> _Remembered:
+    """Return what is counted of the files that are not what they were."""
+    rows = known.rows | {name: sha256(its).digest() for name, its in found.files.items()}
+    fresh = {
+        name: count(name, read_rows(its))
+        for name, its in found.files.items()
+        if rows[name] != known.rows.get(name)
+    }
+    figures = Figures(known.figures.files | fresh) if fresh else known.figures
+    return _Remembered(found.versions, rows, figures)
 
 
 def count(name: str, rows: Iterator[bytes]) -> Counted:

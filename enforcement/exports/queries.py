@@ -90,7 +90,7 @@ _SMALL_ENTRIES: Final = 20_000
 
 
 class _Gathered(msgspec.Struct, array_like=True):
-    """What the function gives; decisions and ledger are null where their versions were known."""
+    """What the function gives; a file is null where the versions of its rows were known."""
 
     segment: _Read
     versions: str
@@ -104,9 +104,9 @@ class _Gathered(msgspec.Struct, array_like=True):
 class Rows:
     """A small export's part of the chain, and its files' rows.
 
-    :ivar versions: the digest of the versions of all entries and decisions.
-    :ivar files: rows by file, as :func:`read_rows` takes them; without decisions and ledger where
-        their versions were known.
+    :ivar versions: the digests of the versions of entries and decisions, and of all other rows.
+    :ivar files: rows by file, as :func:`read_rows` takes them; without those whose versions were
+        known.
     """
 
     segment: Segment
@@ -121,7 +121,7 @@ _decode: Final = msgspec.json.Decoder(_Gathered).decode
 def find_rows(scope: Scope, *, known: str | None) -> Rows | None:
     """Return a small export's rows in one round trip; None of one that is not small.
 
-    :param known: versions of entries and decisions whose rows are not wanted again.
+    :param known: versions of rows that are not wanted again.
     :raises LedgerIncomplete: when the entry before the first one is missing.
     """
     if scope.limit is None or scope.limit > _SMALL:

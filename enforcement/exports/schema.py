@@ -77,19 +77,54 @@ def _rows(name: str) -> str:
     return f"(SELECT coalesce(json_agg(r.line), '[]') FROM ({rows}) AS r)"
 
 
-# A row's version is where it lies and who wrote it: an entry or a decision that was changed in spite of
-# every guard has another, and what changes beneath the server changes while it does not run.
+# A row's version is where it lies and who wrote it: one that was changed, by the rules or in spite of
+# every guard, has another; and what changes beneath the server changes while it does not run.
 _HELD: Final = "l.tenant_id = tenant AND l.sequence > after AND l.sequence <= last"
-_VERSIONS: Final = f"""
-SELECT encode(sha256(convert_to(concat(pg_postmaster_start_time(),
-    (SELECT string_agg(concat(' ', v.ctid, v.xmin), '')
-       FROM (SELECT l.ctid, l.xmin FROM enforcement_ledger_entry l
-              WHERE {_HELD} ORDER BY l.sequence) AS v),
-    (SELECT string_agg(concat(' ', v.ctid, v.xmin), '')
-       FROM (SELECT d.ctid, d.xmin FROM enforcement_ledger_entry l
-               JOIN enforcement_decision d ON d.id = l.decision_id AND d.tenant_id = l.tenant_id
-              WHERE {_HELD} AND l.event = 'decision_made' ORDER BY l.sequence) AS v)),
-    'UTF8')), 'hex')
+_ENTRIES: Final = f"""
+SELECT concat(pg_postmaster_start_time(), string_agg(concat(' ', v.ctid, v.xmin), ''))
+  FROM (SELECT l.ctid, l.xmin FROM enforcement_ledger_entry l WHERE {_HELD} ORDER BY l.sequence) AS v
+"""
+_DECISIONS: Final = f"""
+SELECT string_agg(concat(' ', v.ctid, v.xmin), '')
+  FROM (SELECT d.ctid, d.xmin FROM enforcement_ledger_entry l
+          JOIN enforcement_decision d ON d.id = l.decision_id AND d.tenant_id = l.tenant_id
+         WHERE {_HELD} AND l.event = 'decision_made' ORDER BY l.sequence) AS v
+"""
+
+
+def _several(table: str, condition: str) -> str:
+    """Return the expression that gives the versions of some rows of a table."""
+    return (
+        "(SELECT string_agg(concat(z.ctid, z.xmin), '' ORDER BY z.ctid)"
+        f" FROM {table} z WHERE {condition})"  # noqa: S608 - of constants
+    )
+
+
+# Every row that a cell of the two files is taken from. Entries that were held already are among the
+# others; a decision's later ones can be anywhere behind the window.
+_CHANGING: Final = f"""
+SELECT string_agg(v.them, '') FROM (SELECT concat(
+    ' a', a.ctid, a.xmin,
+    ' t', CASE WHEN a.id IS NOT NULL THEN
+          {_several("governance_approval_token", "z.approval_id = a.id")} END,
+    ' v', CASE WHEN a.id IS NOT NULL THEN
+          {_several("governance_review", "z.approval_id = a.id")} END,
+    ' r', r.ctid, r.xmin, ' c', c.ctid, c.xmin, ' s', s.ctid, s.xmin,
+    ' n', CASE WHEN r.decision_id IS NOT NULL THEN
+          {_several("billing_reservation_line", "z.reservation_id = r.decision_id")} END,
+    ' q', {
+    _several(
+        "enforcement_ledger_entry",
+        "z.tenant_id = tenant AND z.decision_id = l.decision_id"
+        " AND (z.sequence > last OR z.sequence <= after)",
+    )
+}) AS them
+  FROM enforcement_ledger_entry l
+  LEFT JOIN governance_approval a ON a.decision_id = l.decision_id AND a.tenant_id = l.tenant_id
+  LEFT JOIN billing_reservation r ON r.decision_id = l.decision_id AND r.tenant_id = l.tenant_id
+  LEFT JOIN billing_charge c ON c.id = r.charge_id
+  LEFT JOIN billing_settlement s ON s.tenant_id = l.tenant_id AND s.family_id = c.family_id
+ WHERE {_HELD} AND l.event = 'decision_made' ORDER BY l.sequence) AS v
 """
 _ROWS: Final = f"""
 CREATE OR REPLACE FUNCTION enforcement_export_rows
@@ -100,20 +135,30 @@ DECLARE
     segment CONSTANT json := enforcement_export_segment(tenant, start_at, end_at, most);
     after CONSTANT bigint := segment ->> 2;
     last CONSTANT bigint := segment ->> 4;
-    versions text;
+    entries text;
+    lasting text;
+    changing text;
     decisions json;
     ledger json;
+    approvals json;
+    reservations json;
 BEGIN
     IF last - after > most_entries THEN
         RETURN NULL;
     END IF;
-    versions := ({_VERSIONS});
-    IF versions IS DISTINCT FROM known THEN
+    entries := ({_ENTRIES});
+    lasting := encode(sha256(convert_to(concat(entries, ' d', ({_DECISIONS})), 'UTF8')), 'hex');
+    changing := encode(sha256(convert_to(concat(entries, ({_CHANGING})), 'UTF8')), 'hex');
+    IF lasting IS DISTINCT FROM split_part(known, ' ', 1) THEN
         decisions := {_rows("decisions.csv")};
         ledger := {_rows("ledger.csv")};
     END IF;
-    RETURN json_build_array(segment, versions, decisions, ledger,
-        {_rows("approvals.csv")}, {_rows("reservations.csv")});
+    IF changing IS DISTINCT FROM split_part(known, ' ', 2) THEN
+        approvals := {_rows("approvals.csv")};
+        reservations := {_rows("reservations.csv")};
+    END IF;
+    RETURN json_build_array(segment, concat(lasting, ' ', changing), decisions, ledger,
+        approvals, reservations);
 END $$;
 """
 CREATE: Final = _BOUNDS + _SEGMENT + CREATE_QUOTE + _ROWS
@@ -128,3 +173,8 @@ DROP FUNCTION enforcement_export_bounds (uuid, timestamptz, timestamptz, bigint)
 def create_export_functions() -> RunSQL:
     """Return the operation that creates them; they run with the caller's rights."""
     return RunSQL(CREATE, _DROP)
+
+
+def renew_export_functions() -> RunSQL:
+    """Return the operation that puts them in the place of those that do otherwise."""
+    return RunSQL(CREATE, RunSQL.noop)

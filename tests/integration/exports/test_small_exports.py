@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -129,7 +129,10 @@ def test_what_is_the_same_is_neither_read_nor_counted_again(
 ) -> None:
     first = rows_of(shop.world)
     assert set(first.files) == set(FILES)
-    assert set(rows_of(shop.world, first.versions).files) == {"approvals.csv", "reservations.csv"}
+    lasting, changing = first.versions.split(" ")
+    assert set(rows_of(shop.world, first.versions).files) == set()
+    assert set(rows_of(shop.world, lasting).files) == {"approvals.csv", "reservations.csv"}
+    assert set(rows_of(shop.world, f"- {changing}").files) == {"decisions.csv", "ledger.csv"}
     assert set(rows_of(shop.world, "0" * 64).files) == set(FILES)
     counted: list[str] = []
     count = counting.count
@@ -174,6 +177,38 @@ def test_a_row_that_was_changed_is_counted_anew(shop: Shop, owner_cursor: Any) -
         assert rows_of(shop.world).versions != versions, change
         assert after == archived(shop.world), change
         assert (after == before) is (change == "at = at"), change
+
+
+CHANGES = (
+    ("governance_approval", "requested_by = 'another'"),
+    ("governance_approval_token", "status = 'revoked'"),
+    ("governance_review", "person_id = person_id"),
+    ("billing_reservation", "taken_usd = taken_usd + 0.5"),
+    ("billing_charge", "project_id = 'another'"),
+    ("billing_settlement", "actual_usd = actual_usd + 1"),
+    ("billing_reservation_line", "amount_usd = amount_usd + 1"),
+)
+
+
+def test_every_row_behind_a_cell_has_its_version(shop: Shop, owner_cursor: Any) -> None:
+    asked = shop.ask("350.00", environment="prod", resource_reference="given")
+    approval = asked["approval_request_id"]
+    approve(shop.world.owner, approval, reason="yes")
+    claimed = shop.api.post(f"approvals/{approval}/token", {}, key=shop.world.key)
+    assert claimed.status_code == 200, claimed.content
+    for table, change in CHANGES:
+        before, versions = digest(shop.world), rows_of(shop.world).versions.split(" ")
+        guarded = table in {"governance_review", "billing_settlement"}
+        with unguarded(owner_cursor, table) if guarded else nullcontext():
+            owner_cursor.execute(
+                f"UPDATE {table} SET {change} WHERE tenant_id = %s", [shop.world.id]
+            )
+        assert owner_cursor.rowcount, table
+        after, changed = digest(shop.world), rows_of(shop.world).versions.split(" ")
+        assert changed[0] == versions[0], table
+        assert changed[1] != versions[1], table
+        assert after == archived(shop.world), table
+        assert (after == before) is (table == "governance_review"), table
 
 
 def test_a_long_part_of_the_chain_is_not_gathered_and_the_memory_is_bounded(
