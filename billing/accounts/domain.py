@@ -70,6 +70,10 @@ class GrantState(msgspec.Struct, frozen=True, kw_only=True):
         """Return what the grant can still cover: nothing once it has expired."""
         if self.expires_at is not None and self.expires_at <= now:
             return ZERO
+        return self.left_usd(with_shadow=with_shadow)
+
+    def left_usd(self, *, with_shadow: bool) -> Decimal:
+        """Return what is left of the grant, expired or not."""
         shadow = self.shadow_usd if with_shadow else ZERO
         return max(ZERO, self.remaining_usd - shadow)
 

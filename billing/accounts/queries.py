@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -14,16 +15,17 @@ from django.db.models import OuterRef, QuerySet, Subquery
 
 from billing.accounts.domain import BUDGET, GRANT, BudgetState, GrantState, month_of
 from billing.accounts.models import Account, AccountMonth
-from valdrix.kernel.db import read_at_once, to_array, to_literal, transaction_required
+from billing.accounts.schema import GRANTS
+from valdrix.kernel.db import read_at_once, to_array, transaction_required
 from valdrix.kernel.money import ZERO
 from valdrix.kernel.problems import NotFound
-from valdrix.kernel.rows import RowsOf
+from valdrix.kernel.rows import REMEMBERED_ROWS, remembering
 
 Projects: TypeAlias = Collection[str] | None
 """The projects that a credential is bound to; None means all of the tenant."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Budget:
     """A budget's row, and what of it is taken in one UTC month.
 
@@ -38,7 +40,7 @@ class Budget:
     alerts: Mapping[int, datetime] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Grant:
     """A credit grant's row, and what it offers at one moment.
 
@@ -107,29 +109,9 @@ def get_grant(tenant_id: uuid.UUID, account_id: uuid.UUID, *, now: datetime) -> 
     return build_grant(_one(rows), now=now)
 
 
-BUDGETS: Final = RowsOf(
-    Account,
-    only=(
-        *("id", "project_id", "environment", "team", "basis", "monthly_limit_usd", "active"),
-        *("pending_usd", "shadow_pending_usd", "created_at", "created_by"),
-    ),
-)
-_ROWS: Final = RowsOf(
-    Account,
-    only=(
-        *("id", "project_id", "pool", "total_usd", "remaining_usd", "reserved_usd"),
-        *("consumed_usd", "shadow_pending_usd", "priority", "reason", "expires_at", "voided_at"),
-        *("created_at", "created_by"),
-    ),
-)
-_GRANTS: Final = msgspec.json.Decoder(list[_ROWS.type])  # type: ignore[name-defined] # made at run time
-_GRANT_PAGE: Final = f"""
-SELECT coalesce(json_agg({_ROWS.sql("a")}), '[]') FROM (
-    SELECT * FROM billing_account
-     WHERE tenant_id = %s AND kind = '{GRANT}'
-       AND (project_id IS NULL OR coalesce(project_id = ANY (%s::text[]), true))
-       AND id > coalesce(%s, '{uuid.UUID(int=0)}'::uuid) ORDER BY id LIMIT %s) AS a
-"""  # noqa: S608 - of constants
+_GRANTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_read_grant: Final = remembering(msgspec.json.Decoder(GRANTS.type).decode)
+_GRANT_PAGE: Final = "SELECT billing_grants_page(%s, %s, %s, %s)"
 
 
 def read_grants(
@@ -145,14 +127,23 @@ def read_grants(
     :param projects: only grants that these may draw on, tenant-wide ones included; None means all.
     :param after_id: the grant after which they start.
     """
-    values = (to_array(projects), to_literal(after_id), str(limit))
+    values = (to_array(projects), str(after_id or uuid.UUID(int=0)), str(limit))
     answer = read_at_once(tenant_id, _GRANT_PAGE, str(tenant_id), *values)
     assert answer is not None
-    return [build_grant(row, now=now) for row in _GRANTS.decode(answer)]
+    rows = map(_read_grant, _GRANTS.decode(answer))
+    return [_grant_of(row, _is_expired(row, now)) for row in rows]
 
 
 def build_grant(account: Account, *, now: datetime) -> Grant:
     """Return a grant's row together with what it offers at a moment."""
+    return _build_grant(account, _is_expired(account, now))
+
+
+def _is_expired(account: Account, now: datetime) -> bool:
+    return account.expires_at is not None and account.expires_at <= now
+
+
+def _build_grant(account: Account, is_expired: bool) -> Grant:  # noqa: FBT001 - of a moment
     state = GrantState(
         account_id=str(account.id),
         pool=account.pool or "",
@@ -164,10 +155,14 @@ def build_grant(account: Account, *, now: datetime) -> Grant:
     )
     if account.voided_at is not None:
         return Grant(account, "voided", ZERO)
-    if account.expires_at is not None and account.expires_at <= now:
+    if is_expired:
         return Grant(account, "expired", ZERO)
-    headroom = state.headroom_usd(now=now, with_shadow=False)
+    headroom = state.left_usd(with_shadow=False)
     return Grant(account, "active" if headroom > 0 else "exhausted", headroom)
+
+
+_grant_of: Final = lru_cache(maxsize=REMEMBERED_ROWS)(_build_grant)
+"""The same of a row that was read, which never changes; an instance of the model does."""
 
 
 def _lock(tenant_id: uuid.UUID, account_id: uuid.UUID, *, kind: str) -> Account:

@@ -1,10 +1,31 @@
-"""Accounts' part of the database schema: the accounts that a gate can touch, locked or not."""
+"""Accounts' part of the database schema: the accounts that a gate can touch, and a page of grants."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from django.db.migrations import RunSQL
+
+from billing.accounts.domain import GRANT
+from billing.accounts.models import Account
+from valdrix.kernel.rows import ONE_PLAN, RowsOf
+
+BUDGETS: Final = RowsOf(
+    Account,
+    only=(
+        *("id", "project_id", "environment", "team", "basis", "monthly_limit_usd", "active"),
+        *("pending_usd", "shadow_pending_usd", "created_at", "created_by"),
+    ),
+)
+GRANTS: Final = RowsOf(
+    Account,
+    only=(
+        *("id", "project_id", "pool", "total_usd", "remaining_usd", "reserved_usd"),
+        *("consumed_usd", "shadow_pending_usd", "priority", "reason", "expires_at", "voided_at"),
+        *("created_at", "created_by"),
+    ),
+)
+"""What a list shows of budgets and of grants."""
 
 _SELECT: Final = """
         SELECT a.id, a.kind::text FROM billing_account a
@@ -55,6 +76,24 @@ BEGIN
 END $$;
 """
 DROP: Final = "DROP FUNCTION billing_gate_accounts;"
+
+
+_GRANTS_PAGE: Final = f"""
+CREATE OR REPLACE FUNCTION billing_grants_page (tenant uuid, projects text[], after uuid, most integer)
+RETURNS json LANGUAGE plpgsql STABLE {ONE_PLAN} AS $$
+BEGIN
+    RETURN (SELECT coalesce(json_agg({GRANTS.sql("a")} ORDER BY a.id), '[]') FROM (
+        SELECT * FROM billing_account q
+         WHERE q.tenant_id = tenant AND q.kind = '{GRANT}'
+           AND (q.project_id IS NULL OR coalesce(q.project_id = ANY (projects), true))
+           AND q.id > after ORDER BY q.id LIMIT most) AS a);
+END $$;
+"""
+
+
+def create_grants_page() -> RunSQL:
+    """Return the operation that creates the page of grants; it runs with the caller's rights."""
+    return RunSQL(_GRANTS_PAGE, "DROP FUNCTION billing_grants_page;")
 
 
 def create_scopes_function() -> RunSQL:

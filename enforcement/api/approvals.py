@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 from django.conf import settings
@@ -35,7 +36,13 @@ from enforcement.review.claim import claim_token
 from enforcement.review.consume import Binding, consume
 from enforcement.review.domain import Words
 from enforcement.review.queue import see_queue
-from enforcement.review.reading import ApprovalFilter, find_approvals, see_approval, see_approvals
+from enforcement.review.reading import (
+    ApprovalFilter,
+    Seen,
+    find_approvals,
+    see_approval,
+    see_approvals,
+)
 from enforcement.review.refuse import deny, withdraw
 from enforcement.review.request import request_approval
 from governance.api.api_keys import PAGE_PARAMETERS, read_id_cursor
@@ -51,6 +58,7 @@ from valdrix.kernel.fields import Fields
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.money import HOURLY_PLACES, MONTHLY_PLACES
+from valdrix.kernel.rows import rendering
 from valdrix.kernel.schemas import text_schema
 
 _TAGS: Final = ["approvals"]
@@ -79,7 +87,7 @@ class ApprovalQueueView(_ApprovalView):
         principal, limit = principal_of(request), read_limit(request)
         after_id, now = read_id_cursor(request), timezone.now()
         seen = see_queue(principal, after_id=after_id, limit=limit + 1, now=now)
-        return Response(_page(request, seen, limit))
+        return Response(_page(request, seen, limit, render=_shown))
 
 
 class ApprovalsView(_ApprovalView):
@@ -104,7 +112,7 @@ class ApprovalsView(_ApprovalView):
         with reading(principal.tenant_id):
             rows = find_approvals(principal.tenant_id, wanted, limit=limit + 1)
             seen = see_approvals(principal, rows, now=timezone.now())
-        return Response(_page(request, seen, limit))
+        return Response(_page(request, seen, limit, render=listed_document))
 
 
 class ApprovalView(_ApprovalView):
@@ -282,10 +290,15 @@ def _show(principal: Principal, approval_id: uuid.UUID) -> dict[str, Any]:
         return approval_document(see_approval(principal, approval_id, now=timezone.now()))
 
 
-def _page(request: Request, seen: list[Any], limit: int) -> dict[str, Any]:
+def _page(
+    request: Request, seen: list[Seen], limit: int, *, render: Callable[[Seen], Any]
+) -> dict[str, Any]:
     return build_page(
-        request, seen, limit=limit, key=lambda one: str(one.approval.pk), render=listed_document
+        request, seen, limit=limit, key=lambda one: str(one.approval.pk), render=render
     )
+
+
+_shown: Final = rendering(listed_document)
 
 
 def _read_words(request: Request, *, with_ceiling: bool) -> Words:

@@ -28,6 +28,7 @@ from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_que
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.money import MONTHLY_PLACES, ZERO, to_text
+from valdrix.kernel.rows import rendering
 from valdrix.kernel.schemas import amount_schema, text_schema
 
 _TAGS: Final = ["budgets"]
@@ -108,7 +109,7 @@ class BudgetsView(APIView):
             now=timezone.now(),
         )
         page = build_page(
-            request, found, limit=limit, key=lambda one: one.state.account_id, render=_render
+            request, found, limit=limit, key=lambda one: one.state.account_id, render=_shown
         )
         return Response(page)
 
@@ -225,3 +226,6 @@ def _render(budget: Budget) -> dict[str, Any]:
         "created_at": time_text(row.created_at),
         "created_by": row.created_by,
     }
+
+
+_shown: Final = rendering(_render)

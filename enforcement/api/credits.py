@@ -27,6 +27,7 @@ from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_que
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.money import MONTHLY_PLACES, to_text
+from valdrix.kernel.rows import rendering
 from valdrix.kernel.schemas import amount_schema, prose_schema, text_schema
 
 _TAGS: Final = ["credits"]
@@ -99,7 +100,7 @@ class CreditsView(APIView):
             now=timezone.now(),
         )
         page = build_page(
-            request, found, limit=limit, key=lambda one: str(one.account.id), render=_render
+            request, found, limit=limit, key=lambda one: str(one.account.id), render=_shown
         )
         return Response(page)
 
@@ -210,3 +211,6 @@ def _render(grant: Grant) -> dict[str, Any]:
         "created_at": time_text(row.created_at),
         "created_by": row.created_by,
     }
+
+
+_shown: Final = rendering(_render)

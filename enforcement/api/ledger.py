@@ -32,6 +32,7 @@ from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.problems import Refused
+from valdrix.kernel.rows import rendering
 from valdrix.kernel.signing import ALGORITHM
 
 _ORDERS: Final = ("asc", "desc")
@@ -149,6 +150,7 @@ class LedgerView(APIView):
         return Response(page)
 
 
+@rendering
 def _render(entry: Any) -> orjson.Fragment:
     """Return an entry as it was hashed: what is shown is what the chain proves."""
     return orjson.Fragment(msgspec.json.encode(entry))

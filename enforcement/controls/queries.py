@@ -6,15 +6,17 @@ import uuid
 from collections.abc import Collection
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from billing.accounts.domain import ACTUALS, BUDGET, month_of
-from billing.accounts.queries import BUDGETS, Budget, Projects, build_budget
+from billing.accounts.domain import ACTUALS, month_of
+from billing.accounts.queries import Budget, Projects, build_budget
+from billing.accounts.schema import BUDGETS
 from billing.costs.queries import spend_between
-from valdrix.kernel.db import read_at_once, to_array, to_literal
+from valdrix.kernel.db import read_at_once, to_array
 from valdrix.kernel.money import ZERO
+from valdrix.kernel.rows import remembering
 
 
 def month_to_date_spend(
@@ -28,30 +30,15 @@ def month_to_date_spend(
     return spend_between(tenant_id, projects, since=month_of(now), until=today)
 
 
-_PAGE: Final = f"""
-SELECT coalesce(json_agg(json_build_array({BUDGETS.sql("a")}, m.posted_usd, m.overrun_usd,
-       CASE WHEN a.basis = '{ACTUALS}' THEN (
-            SELECT sum(c.amount_usd) FROM billing_daily_cost c
-             WHERE c.tenant_id = a.tenant_id AND c.project_id = a.project_id
-               AND c.date BETWEEN %s AND %s) END,
-       (SELECT json_agg(json_build_array(b.level_percent, b.raised_at) ORDER BY b.level_percent)
-          FROM billing_budget_alert b
-         WHERE b.tenant_id = a.tenant_id AND b.account_id = a.id AND b.month = %s)
-       ) ORDER BY a.id), '[]') FROM (
-    SELECT * FROM billing_account
-     WHERE tenant_id = %s AND kind = '{BUDGET}' AND coalesce(project_id = ANY (%s::text[]), true)
-       AND id > coalesce(%s, '{uuid.UUID(int=0)}'::uuid) ORDER BY id LIMIT %s) AS a
-  LEFT JOIN billing_account_month m ON m.account_id = a.id AND m.month = %s
-"""  # noqa: S608 - of constants
-_PAGES: Final = msgspec.json.Decoder(
-    list[
-        tuple[
-            BUDGETS.type,  # type: ignore[name-defined] # made at run time
-            Decimal | None,
-            Decimal | None,
-            Decimal | None,
-            list[tuple[int, datetime]] | None,
-        ]
+_PAGE: Final = "SELECT enforcement_budgets_page(%s, %s, %s, %s, %s, %s)"
+_PAGES: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_ROW: Final = msgspec.json.Decoder(
+    tuple[
+        BUDGETS.type,  # type: ignore[name-defined] # made at run time
+        Decimal | None,
+        Decimal | None,
+        Decimal | None,
+        list[tuple[int, datetime]] | None,
     ]
 )
 
@@ -70,14 +57,15 @@ def read_budgets(
     spent in it in the place of what was settled (SPEC 5).
     """
     month, today = str(month_of(now)), str(now.astimezone(UTC).date())
-    page = (str(tenant_id), to_array(projects), to_literal(after_id), str(limit))
-    answer = read_at_once(tenant_id, _PAGE, month, today, month, *page, month)
+    page = (str(tenant_id), to_array(projects), str(after_id or uuid.UUID(int=0)), str(limit))
+    answer = read_at_once(tenant_id, _PAGE, *page, month, today)
     assert answer is not None
     return [_build(row) for row in _PAGES.decode(answer)]
 
 
-def _build(row: tuple[Any, ...]) -> Budget:
-    account, posted_usd, overrun_usd, spent_usd, alerts = row
+@remembering
+def _build(row: bytes) -> Budget:
+    account, posted_usd, overrun_usd, spent_usd, alerts = _ROW.decode(row)
     if account.basis == ACTUALS:
         posted_usd = spent_usd
     return build_budget(

@@ -84,26 +84,18 @@ _ENTRIES: Final = f"""
 SELECT concat(pg_postmaster_start_time(), string_agg(concat(' ', v.ctid, v.xmin), ''))
   FROM (SELECT l.ctid, l.xmin FROM enforcement_ledger_entry l WHERE {_HELD} ORDER BY l.sequence) AS v
 """
-_DECISIONS: Final = f"""
-SELECT string_agg(concat(' ', v.ctid, v.xmin), '')
-  FROM (SELECT d.ctid, d.xmin FROM enforcement_ledger_entry l
-          JOIN enforcement_decision d ON d.id = l.decision_id AND d.tenant_id = l.tenant_id
-         WHERE {_HELD} AND l.event = 'decision_made' ORDER BY l.sequence) AS v
-"""
 
 
 def _several(table: str, condition: str) -> str:
     """Return the expression that gives the versions of some rows of a table."""
-    return (
-        "(SELECT string_agg(concat(z.ctid, z.xmin), '' ORDER BY z.ctid)"
-        f" FROM {table} z WHERE {condition})"  # noqa: S608 - of constants
-    )
+    return f"(SELECT string_agg(concat(z.ctid, z.xmin), '') FROM {table} z WHERE {condition})"
 
 
-# Every row that a cell of the two files is taken from. Entries that were held already are among the
-# others; a decision's later ones can be anywhere behind the window.
-_CHANGING: Final = f"""
-SELECT string_agg(v.them, '') FROM (SELECT concat(
+# Every row that a cell of the other files is taken from; of a decision's entries those that the window
+# does not hold.
+_DECIDED: Final = f"""
+SELECT string_agg(v.decision, ''), string_agg(v.others, '') INTO lasting, changing
+  FROM (SELECT concat(' d', d.ctid, d.xmin) AS decision, concat(
     ' a', a.ctid, a.xmin,
     ' t', CASE WHEN a.id IS NOT NULL THEN
           {_several("governance_approval_token", "z.approval_id = a.id")} END,
@@ -118,8 +110,9 @@ SELECT string_agg(v.them, '') FROM (SELECT concat(
         "z.tenant_id = tenant AND z.decision_id = l.decision_id"
         " AND (z.sequence > last OR z.sequence <= after)",
     )
-}) AS them
+}) AS others
   FROM enforcement_ledger_entry l
+  LEFT JOIN enforcement_decision d ON d.id = l.decision_id AND d.tenant_id = l.tenant_id
   LEFT JOIN governance_approval a ON a.decision_id = l.decision_id AND a.tenant_id = l.tenant_id
   LEFT JOIN billing_reservation r ON r.decision_id = l.decision_id AND r.tenant_id = l.tenant_id
   LEFT JOIN billing_charge c ON c.id = r.charge_id
@@ -147,8 +140,9 @@ BEGIN
         RETURN NULL;
     END IF;
     entries := ({_ENTRIES});
-    lasting := encode(sha256(convert_to(concat(entries, ' d', ({_DECISIONS})), 'UTF8')), 'hex');
-    changing := encode(sha256(convert_to(concat(entries, ({_CHANGING})), 'UTF8')), 'hex');
+    {_DECIDED};
+    lasting := encode(sha256(convert_to(concat(entries, lasting), 'UTF8')), 'hex');
+    changing := encode(sha256(convert_to(concat(entries, changing), 'UTF8')), 'hex');
     IF lasting IS DISTINCT FROM split_part(known, ' ', 1) THEN
         decisions := {_rows("decisions.csv")};
         ledger := {_rows("ledger.csv")};

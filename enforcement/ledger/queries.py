@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from enforcement.ledger.domain import COLUMNS, GENESIS_HASH, ChainedEntry, Head
 from enforcement.ledger.models import LedgerEntry, LedgerHead
 from valdrix.kernel.db import read_at_once, transaction_required
+from valdrix.kernel.rows import remembering
 
 _SPELLED: Final = {
     models.DateTimeField: "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
@@ -98,9 +99,11 @@ Shown: Any = msgspec.defstruct(
         ("prev_hash", str, ""),
         ("entry_hash", str, ""),
     ],
+    eq=False,
 )
 """An entry as it was hashed, and its hashes; the text of its members is carried over unread."""
-_SHOWN: Final[Any] = msgspec.json.Decoder(list[tuple[Shown, str, str]])
+_SHOWN: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_ENTRY: Final[Any] = msgspec.json.Decoder(tuple[Shown, str, str])
 
 
 def read_shown(tenant_id: uuid.UUID, wanted: EntryFilter, *, limit: int) -> list[Any]:
@@ -129,11 +132,14 @@ def read_shown(tenant_id: uuid.UUID, wanted: EntryFilter, *, limit: int) -> list
         str(limit),
     )
     assert answer is not None
-    entries = []
-    for entry, prev_hash, entry_hash in _SHOWN.decode(answer):
-        entry.prev_hash, entry.entry_hash = prev_hash, entry_hash
-        entries.append(entry)
-    return entries
+    return [_build_shown(row) for row in _SHOWN.decode(answer)]
+
+
+@remembering
+def _build_shown(row: bytes) -> Any:
+    entry, prev_hash, entry_hash = _ENTRY.decode(row)
+    entry.prev_hash, entry.entry_hash = prev_hash, entry_hash
+    return entry
 
 
 def _find_rows(tenant_id: uuid.UUID, wanted: EntryFilter) -> QuerySet[LedgerEntry]:

@@ -50,7 +50,7 @@ class StaleApproval(Refused):
     code = "stale_approval"
 
 
-class Bench(msgspec.Struct, frozen=True):
+class Bench(msgspec.Struct, frozen=True, eq=False):
     """Who judges one locked approval: whom it demands, and who has said yes so far.
 
     :ivar given: reviewers whose approval counts today.

@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
-from typing import Any, Final
+from functools import lru_cache, partial
+from typing import Final
 
 import msgspec
 
@@ -28,28 +28,30 @@ from governance.identity.domain import (
 )
 from governance.identity.hands import Use, find_hands
 from valdrix.kernel.db import read_at_once, read_within, reading, to_array, transaction_required
+from valdrix.kernel.rows import REMEMBERED_ROWS, remembering
 
 _PAGE: Final = "SELECT enforcement_approval_queue(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 
 class _Page(msgspec.Struct):
     held: list[tuple[bool, str]]
-    rows: list[
-        tuple[
-            APPROVALS.type,  # type: ignore[name-defined] # made at run time
-            list[int] | None,
-            list[tuple[str, datetime, datetime]] | None,
-            list[REVIEWS.type] | None,  # type: ignore[name-defined] # made at run time
-            DECISIONS.type | None,  # type: ignore[name-defined] # made at run time
-            Decimal | None,
-        ]
-    ]
+    rows: list[msgspec.Raw]
 
 
 _DECODER: Final = msgspec.json.Decoder(_Page)
+_ROW: Final = msgspec.json.Decoder(
+    tuple[
+        APPROVALS.type,  # type: ignore[name-defined] # made at run time
+        list[int] | None,
+        list[tuple[str, datetime, datetime]] | None,
+        list[REVIEWS.type] | None,  # type: ignore[name-defined] # made at run time
+        DECISIONS.type | None,  # type: ignore[name-defined] # made at run time
+        Decimal | None,
+    ]
+)
 
 
-class _Waiting(msgspec.Struct, frozen=True):
+class _Waiting(msgspec.Struct, frozen=True, eq=False):
     """One approval of a page, with what its judgement depends on.
 
     :ivar uses: of credentials that asked and that somebody was shown.
@@ -78,7 +80,7 @@ def find_queue(
     transaction_required()
     tenant_id, page = principal.tenant_id, (after_id, limit, now)
     more = (partial(find_people, tenant_id), partial(find_hands, tenant_id))
-    return [one.approval for one, _ in _find(principal, page, ask=read_within, more=more)]
+    return [one.approval for one in _find(principal, page, ask=read_within, more=more)]
 
 
 def see_queue(
@@ -95,8 +97,7 @@ def see_queue(
             return find_hands(principal.tenant_id, uses)
 
     ask = partial(read_at_once, principal.tenant_id)
-    found = _find(principal, (after_id, limit, now), ask=ask, more=(people, hands))
-    return [_see(one, bench) for one, bench in found]
+    return _find(principal, (after_id, limit, now), ask=ask, more=(people, hands))
 
 
 def _find(
@@ -105,9 +106,9 @@ def _find(
     *,
     ask: _Ask,
     more: tuple[_People, _Hands],
-) -> list[tuple[_Waiting, Bench]]:
+) -> list[Seen]:
     (after_id, limit, now), (people, hands) = page, more
-    found: list[tuple[_Waiting, Bench]] = []
+    found: list[Seen] = []
     # Most that are looked at are the person's to approve: more than are wanted are not read.
     while has_scope(principal) and len(found) < limit:
         answer = ask(_PAGE, *_parameters(principal, after_id, limit, now))
@@ -119,8 +120,12 @@ def _find(
         known = people(voters) if voters else {}
         uses = {use for one in rows for use in one.uses}
         held = hands(uses) if uses else {}
-        judged = ((one, _judge(one, reviewer, known, held)) for one in rows)
-        found.extend((one, bench) for one, bench in judged if may_approve(bench))
+        for one in rows:
+            voted = tuple(known.get(review.person_id) for review in one.reviews)
+            holders = frozenset(person_id for use in one.uses for person_id in held[use])
+            seen = _see(one, reviewer, voted, holders)
+            if seen is not None:
+                found.append(seen)
         if len(rows) < limit:
             break
         after_id = uuid.UUID(str(rows[-1].approval.pk))
@@ -145,8 +150,9 @@ def _parameters(
     ]
 
 
-def _build(row: tuple[Any, ...]) -> _Waiting:
-    approval, requesters, uses, reviews, decision, burnt_usd = row
+@remembering
+def _build(row: bytes) -> _Waiting:
+    approval, requesters, uses, reviews, decision, burnt_usd = _ROW.decode(row)
     return _Waiting(
         approval=approval,
         requesters=frozenset(requesters or ()) | {approval.requester_person_id},
@@ -157,20 +163,25 @@ def _build(row: tuple[Any, ...]) -> _Waiting:
     )
 
 
-def _judge(
+@lru_cache(maxsize=REMEMBERED_ROWS)
+def _see(
     waiting: _Waiting,
     reviewer: Reviewer,
-    people: Mapping[int, Person],
-    hands: Mapping[Use, frozenset[int]],
-) -> Bench:
-    holders = [person_id for use in waiting.uses for person_id in hands[use]]
-    terms = build_terms(waiting.approval, waiting.requesters, holders)
-    given = keep_authorised(terms, waiting.reviews, people) if waiting.reviews else []
-    return Bench(terms=terms, reviewer=reviewer, reviews=waiting.reviews, given=given)
+    voted: tuple[Person | None, ...],
+    holders: frozenset[int],
+) -> Seen | None:
+    """Return an approval as somebody sees it whose yes is allowed and needed; None to others.
 
-
-def _see(waiting: _Waiting, bench: Bench) -> Seen:
+    :param voted: who said yes, as they are today; None for those who left.
+    :param holders: who was shown a credential that asked for it.
+    """
     approval, decision = waiting.approval, waiting.decision
+    terms = build_terms(approval, waiting.requesters, holders)
+    people = {one.reviewer.person_id: one for one in voted if one is not None}
+    given = keep_authorised(terms, waiting.reviews, people)
+    bench = Bench(terms=terms, reviewer=reviewer, reviews=waiting.reviews, given=given)
+    if not may_approve(bench):
+        return None
     is_unknown = approval.monthly_delta_usd is None
     burns = decision is not None and takes_emergency(waiting.burnt_usd, decision.reason_codes)
     return Seen(

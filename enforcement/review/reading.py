@@ -28,7 +28,7 @@ _LARGE: Final = ("context_json", "outcome_json")
 """What was decided on, and how: no list shows it."""
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, eq=False):
     """One approval as one person sees it.
 
     :ivar status: at the moment of looking: one whose time is over is expired.

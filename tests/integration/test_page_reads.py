@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import orjson
 import pytest
 from django.db import DatabaseError, connection
 from django.test.utils import CaptureQueriesContext
 
+from billing.accounts.queries import read_grants
 from billing.models import Account
 from enforcement.review.queue import see_queue
 from governance.api.remembered import remembered
@@ -33,7 +35,7 @@ from valdrix.kernel.db import (
     to_array,
     transaction,
 )
-from valdrix.kernel.rows import RowsOf
+from valdrix.kernel.rows import RowsOf, remembering, rendering
 
 ODD = ["a", "", 'quo"te', "back\\slash", "{curly}, comma", "NULL", "line\nbreak", "é%s"]
 PAGES = ("policies", "budgets", "credits", "approvals/queue", "ledger", "exports/parity")
@@ -123,6 +125,70 @@ def test_a_column_that_was_left_out_is_no_silent_query() -> None:
     assert (row.pk, row.kind) == ("5", "budget")
     with pytest.raises(AttributeError):
         _ = row.project_id
+
+
+def test_lists_show_what_each_row_shows_however_often_it_changes(tenant: World) -> None:
+    shop = open_shop(tenant)
+    for place, name in enumerate(ODD):
+        if name:
+            project = name.replace("\n", " ")
+            terms = {"environment": "prod"} if place % 2 else {"team": f"{project}'s"}
+            shop.budget("5000.00", project_id=project, **terms)
+            shop.grant(
+                "reserved",
+                f"{place + 1}.00",
+                reason=f"{name} é",
+                expires_at="2040-01-01T00:00:00.5Z",
+            )
+    shop.grant("emergency", "20.00")
+
+    def check(path: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = Api().get(path, key=tenant.owner.key).json()["results"]
+        assert len(rows) >= 7
+        for row in rows:
+            assert row == Api().get(f"{path}/{row['id']}", key=tenant.owner.key).json()
+        return rows
+
+    budgets, grants = check("budgets"), check("credits")
+    assert (check("budgets"), check("credits")) == (budgets, grants)
+    changed = {"monthly_limit_usd": "7.00", "active": False}
+    path = f"budgets/{budgets[0]['id']}"
+    assert Api().patch(path, changed, key=tenant.owner.key).status_code == 200
+    path = f"credits/{grants[0]['id']}/void"
+    assert Api().post(path, {}, key=tenant.owner.key).status_code == 200
+    shop.ask("3.00", project_id=budgets[1]["project_id"], environment="prod")
+    after = check("budgets")
+    assert after[0] == {
+        **budgets[0],
+        **changed,
+        "monthly_limit_usd": "7.0000",
+        "headroom_usd": "7.0000",
+    }
+    assert (after[0] != budgets[0], after[2:]) == (True, budgets[2:])
+    assert [one["status"] for one in check("credits")[:2]] == ["voided", "active"]
+
+
+def test_a_grant_that_reads_the_same_expires(tenant: World) -> None:
+    open_shop(tenant).grant("reserved", "5.00", expires_at="2040-01-01T00:00:00Z")
+    ends = datetime(2040, 1, 1, tzinfo=UTC)
+    for moment, status in ((ends - timedelta(seconds=1), "active"), (ends, "expired")) * 2:
+        found = read_grants(tenant.id, projects=None, after_id=None, limit=9, now=moment)
+        assert [one.status for one in found] == [status]
+
+
+def test_of_a_short_row_is_made_once_what_it_makes() -> None:
+    made: list[bytes] = []
+    shown: list[Any] = []
+    build = remembering(lambda row: made.append(row) or (row,))
+    render = rendering(lambda value: shown.append(value) or {"row": value[0].decode()})
+    texts = [b'"one"', b'"two"', b'"one"', b'"' + b"x" * 5000 + b'"'] * 2
+    rows = [build(msgspec.Raw(text)) for text in texts]
+    assert [row[0] for row in rows] == texts
+    assert rows[0] is rows[2] is rows[4]
+    assert made == [b'"one"', b'"two"', texts[3], texts[3]]
+    pages = [orjson.dumps([render(row) for row in rows[:3]]) for _ in range(2)]
+    assert pages[0] == pages[1] == orjson.dumps([{"row": text.decode()} for text in texts[:3]])
+    assert shown == [rows[0], rows[1]]
 
 
 def test_a_queue_shows_what_the_list_shows(tenant: World) -> None:
