@@ -198,8 +198,8 @@ def _build_claim(ask: Ask, gate_input: GateInput) -> Claim | None:
 def build_call(questions: Sequence[Question], now: datetime) -> Call:
     """Return the call that confirms, claims, locks and reads for questions of one tenant.
 
-    Before all else it confirms the credentials that are assumed so far, each once. Each lock is taken once, in their order: keys first, sorted, then the names of all changes, then
-    the accounts.
+    Before all else it confirms the credentials that are assumed so far, each once. Each lock is
+    taken once, in their order: keys first, sorted, then the names of all changes, then the accounts.
     """
     first = questions[0]
     claims = [(place, one.claim) for place, one in enumerate(questions) if one.claim is not None]
