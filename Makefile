@@ -23,6 +23,9 @@ PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 run: $(RUN_STAMP)
 	@$(VENV)/bin/python -m valdrix.embedded.run --port $(PORT)
 
+# A run starts a hundred Pythons: none compiles what another has compiled, whatever the shell says.
+test: export PYTHONDONTWRITEBYTECODE :=
+
 # The closing line of pytest is the end of the output.
 test: lint
 	@$(VENV)/bin/python -m pytest -n 2

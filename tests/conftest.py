@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 from pytest_django import DjangoDbBlocker
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 from tests import plugin
 from tests.client import Api
@@ -63,6 +64,22 @@ def django_db_setup(
         connections.close_all()
         if not os.environ.get(plugin.THROWAWAY):
             teardown_databases(made, verbosity=0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _static_files_are_found_once() -> Iterator[None]:
+    """Find the static files once a process, as a server does: every client builds its own stack."""
+    find, found = WhiteNoiseMiddleware.add_files_from_finders, {}
+
+    def take(middleware: WhiteNoiseMiddleware) -> None:
+        if middleware.static_prefix not in found:
+            find(middleware)
+            found[middleware.static_prefix] = dict(middleware.files)
+        middleware.files.update(found[middleware.static_prefix])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", take)
+        yield
 
 
 @pytest.fixture
