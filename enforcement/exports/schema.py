@@ -81,9 +81,20 @@ def _rows(name: str) -> str:
 # every guard, has another; and what changes beneath the server changes while it does not run.
 _HELD: Final = "l.tenant_id = tenant AND l.sequence > after AND l.sequence <= last"
 _ENTRIES: Final = f"""
-SELECT concat(pg_postmaster_start_time(), string_agg(concat(' ', v.ctid, v.xmin), ''))
-  FROM (SELECT l.ctid, l.xmin FROM enforcement_ledger_entry l WHERE {_HELD} ORDER BY l.sequence) AS v
+SELECT concat(pg_postmaster_start_time(), string_agg(concat(' ', v.ctid, v.xmin), '')),
+       array_agg(v.decision_id) FILTER (WHERE v.event = 'decision_made') INTO entries, decision_ids
+  FROM (SELECT l.ctid, l.xmin, l.event, l.decision_id FROM enforcement_ledger_entry l
+         WHERE {_HELD} ORDER BY l.sequence) AS v
 """
+_APPROVALS: Final = """
+SELECT string_agg(concat(a.ctid, a.xmin), ''), array_agg(a.id) INTO changing, approval_ids
+  FROM governance_approval a WHERE a.decision_id = ANY (decision_ids)
+"""
+_RESERVATIONS: Final = """(
+SELECT string_agg(concat(r.ctid, r.xmin, c.ctid, c.xmin, s.ctid, s.xmin), '')
+  FROM billing_reservation r JOIN billing_charge c ON c.id = r.charge_id
+  LEFT JOIN billing_settlement s ON s.tenant_id = tenant AND s.family_id = c.family_id
+ WHERE r.decision_id = ANY (decision_ids))"""
 
 
 def _several(table: str, condition: str) -> str:
@@ -91,33 +102,23 @@ def _several(table: str, condition: str) -> str:
     return f"(SELECT string_agg(concat(z.ctid, z.xmin), '') FROM {table} z WHERE {condition})"
 
 
-# Every row that a cell of the other files is taken from; of a decision's entries those that the window
+# Every row that a cell of the files is taken from; of the decisions' entries also those that the window
 # does not hold.
-_DECIDED: Final = f"""
-SELECT string_agg(v.decision, ''), string_agg(v.others, '') INTO lasting, changing
-  FROM (SELECT concat(' d', d.ctid, d.xmin) AS decision, concat(
-    ' a', a.ctid, a.xmin,
-    ' t', CASE WHEN a.id IS NOT NULL THEN
-          {_several("governance_approval_token", "z.approval_id = a.id")} END,
-    ' v', CASE WHEN a.id IS NOT NULL THEN
-          {_several("governance_review", "z.approval_id = a.id")} END,
-    ' r', r.ctid, r.xmin, ' c', c.ctid, c.xmin, ' s', s.ctid, s.xmin,
-    ' n', CASE WHEN r.decision_id IS NOT NULL THEN
-          {_several("billing_reservation_line", "z.reservation_id = r.decision_id")} END,
+_LASTING: Final = f"""
+concat(entries, ' d', {_several("enforcement_decision", "z.id = ANY (decision_ids)")})
+"""
+_CHANGING: Final = f"""
+concat(entries, ' a', changing, ' r', {_RESERVATIONS},
+    ' t', {_several("governance_approval_token", "z.approval_id = ANY (approval_ids)")},
+    ' v', {_several("governance_review", "z.approval_id = ANY (approval_ids)")},
+    ' n', {_several("billing_reservation_line", "z.reservation_id = ANY (decision_ids)")},
     ' q', {
     _several(
         "enforcement_ledger_entry",
-        "z.tenant_id = tenant AND z.decision_id = l.decision_id"
+        "z.tenant_id = tenant AND z.decision_id = ANY (decision_ids)"
         " AND (z.sequence > last OR z.sequence <= after)",
     )
-}) AS others
-  FROM enforcement_ledger_entry l
-  LEFT JOIN enforcement_decision d ON d.id = l.decision_id AND d.tenant_id = l.tenant_id
-  LEFT JOIN governance_approval a ON a.decision_id = l.decision_id AND a.tenant_id = l.tenant_id
-  LEFT JOIN billing_reservation r ON r.decision_id = l.decision_id AND r.tenant_id = l.tenant_id
-  LEFT JOIN billing_charge c ON c.id = r.charge_id
-  LEFT JOIN billing_settlement s ON s.tenant_id = l.tenant_id AND s.family_id = c.family_id
- WHERE {_HELD} AND l.event = 'decision_made' ORDER BY l.sequence) AS v
+})
 """
 _ROWS: Final = f"""
 CREATE OR REPLACE FUNCTION enforcement_export_rows
@@ -131,6 +132,8 @@ DECLARE
     entries text;
     lasting text;
     changing text;
+    decision_ids uuid[];
+    approval_ids uuid[];
     decisions json;
     ledger json;
     approvals json;
@@ -139,10 +142,10 @@ BEGIN
     IF last - after > most_entries THEN
         RETURN NULL;
     END IF;
-    entries := ({_ENTRIES});
-    {_DECIDED};
-    lasting := encode(sha256(convert_to(concat(entries, lasting), 'UTF8')), 'hex');
-    changing := encode(sha256(convert_to(concat(entries, changing), 'UTF8')), 'hex');
+    {_ENTRIES};
+    {_APPROVALS};
+    lasting := encode(sha256(convert_to({_LASTING}, 'UTF8')), 'hex');
+    changing := encode(sha256(convert_to({_CHANGING}, 'UTF8')), 'hex');
     IF lasting IS DISTINCT FROM split_part(known, ' ', 1) THEN
         decisions := {_rows("decisions.csv")};
         ledger := {_rows("ledger.csv")};
