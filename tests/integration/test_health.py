@@ -21,6 +21,8 @@ from tests.crash.proxy import proxied
 from tests.factories.tenants import World
 from tests.integration.test_http_conventions import server_environment
 from valdrix import health, metrics, serving
+from valdrix.kernel import db
+from valdrix.kernel.db import TimeLimits
 from valdrix.serving import GuardedApplication
 
 PROJECT = Path(__file__).parents[2]
@@ -260,6 +262,25 @@ def test_gunicorn_does_not_boot_and_manage_does_with_a_pending_migration(
         assert "enforcement.0001_initial" in web.stderr
         command = [sys.executable, "manage.py", "check_api_auth"]
         assert subprocess.run(command, timeout=60, check=False, **options).returncode == 0
+
+
+def test_a_read_that_waits_for_a_lock_in_vain_is_a_503_and_says_when_to_come_back(
+    api: Api, tenant: World, owner_cursor: psycopg.Cursor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same wait of somebody who changes something is a conflict."""
+    limits = TimeLimits(lock_timeout_ms=100, statement_timeout_ms=30_000)
+    binding = db._binding
+    monkeypatch.setattr(db, "_binding", lambda tenant_id, _: binding(tenant_id, limits))
+    body = {"project_id": "shop", "monthly_limit_usd": "1.00"}
+    with owner_cursor.connection.transaction():
+        owner_cursor.execute("LOCK billing_account IN ACCESS EXCLUSIVE MODE")
+        for path in ("budgets", "credits"):
+            read = api.get(path, key=tenant.admin.key)
+            assert (read.status_code, read.json()["code"]) == (503, "database_busy"), path
+            assert int(read.headers["Retry-After"]) > 0
+        write = api.post("budgets", body, key=tenant.admin.key)
+        assert (write.status_code, write.json()["code"]) == (409, "gate_lock_timeout")
+    assert api.get("budgets", key=tenant.admin.key).json()["results"] == []
 
 
 def test_a_statement_that_takes_too_long_is_a_504_and_the_next_is_served(

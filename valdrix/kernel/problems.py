@@ -114,6 +114,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "header_fields_too_large": 431,
     # 5xx
     "internal_error": 500,
+    "database_busy": 503,
     "database_unavailable": 503,
     "metering_suspended": 503,
     "not_ready": 503,

@@ -27,6 +27,8 @@ _STATEMENT_TIMEOUT: Final = "57014"
 _CHALLENGE: Final = 'Bearer realm="valdrix"'
 _LOCK_TIMEOUT: Final = "55P03"
 _CONTENDED: Final = frozenset({"40P01", "40001"})
+_READS: Final = frozenset({"GET", "HEAD"})
+_RETRY_SOON: Final = {"Retry-After": "2"}
 
 log = logging.getLogger("valdrix.http")
 
@@ -89,7 +91,7 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> HttpResponse:
     if isinstance(error, exceptions.APIException):
         return _from_api_exception(error)
     if isinstance(error, DatabaseError | InterfaceError):
-        return _from_database_error(error)
+        return _from_database_error(error, reads=context["request"].method in _READS)
     log.exception("unhandled error", exc_info=error)
     return problem_response("internal_error", "Valdrix failed to answer; the fault is logged.")
 
@@ -109,9 +111,15 @@ def _from_api_exception(error: exceptions.APIException) -> HttpResponse:
     return problem_response(code, detail, headers=headers)
 
 
-def _from_database_error(error: DatabaseError | InterfaceError) -> HttpResponse:
+def _from_database_error(error: DatabaseError | InterfaceError, *, reads: bool) -> HttpResponse:
     state = sqlstate_of(error)
     DB_ERRORS.labels((state or "none")[:2]).inc()
+    if reads and state in {_LOCK_TIMEOUT, *_CONTENDED}:
+        # Whoever reads changes nothing that could be in conflict.
+        log.warning("a read waited for a lock in vain", exc_info=error)
+        return problem_response(
+            "database_busy", "What is to be read is held; try again.", headers=_RETRY_SOON
+        )
     if state == _LOCK_TIMEOUT:
         return problem_response(
             "gate_lock_timeout", "Another change holds what this one needs; try again."
@@ -125,7 +133,7 @@ def _from_database_error(error: DatabaseError | InterfaceError) -> HttpResponse:
     if is_database_down(error):
         log.error("database unavailable", exc_info=error)
         return problem_response(
-            "database_unavailable", "The database cannot be reached.", headers={"Retry-After": "2"}
+            "database_unavailable", "The database cannot be reached.", headers=_RETRY_SOON
         )
     log.exception("database error", exc_info=error)
     return problem_response("internal_error", "Valdrix failed to answer; the fault is logged.")
