@@ -53,15 +53,42 @@ DECLARE
         SELECT true, g.name FROM governance_reviewer_group_member m
           JOIN governance_reviewer_group g ON g.id = m.group_id AND g.tenant_id = m.tenant_id
          WHERE m.tenant_id = tenant AND m.user_id = person) AS h);
+    ids uuid[];
+    decision_ids uuid[];
+    asked_ids uuid[];
+    asked json[];
+    decided_ids uuid[];
+    decided json[];
+    burnt_ids uuid[];
+    burnt numeric[];
 BEGIN
     nonprod := nonprod OR held::jsonb @> '[[false, "{APPROVE_NONPROD}"]]';
     prod := prod OR held::jsonb @> '[[false, "{APPROVE_PROD}"]]';
+    SELECT array_agg(p.id), array_agg(p.decision_id) INTO ids, decision_ids FROM (
+        SELECT q.id, q.decision_id FROM governance_approval q
+         WHERE q.tenant_id = tenant AND q.status = '{PENDING}' AND q.expires_at > moment
+           AND q.reviewer_roles @> ARRAY[own_role]::varchar[]
+           AND CASE WHEN q.environment = '{NONPROD}' THEN nonprod ELSE prod END
+           AND (without_rule OR q.routing_rule_id IS NOT NULL)
+           AND coalesce(q.project_id = ANY (projects), true)
+           AND q.id > after ORDER BY q.id LIMIT most) AS p;
+    -- One look at a table for all rows: one for each row is dear where the planner knows no better
+    -- index than the tenant's.
+    SELECT array_agg(p.id), array_agg(p.people) INTO asked_ids, asked FROM (
+        SELECT d.approval_request_id AS id, json_agg(DISTINCT d.person_id) AS people
+          FROM enforcement_decision d
+         WHERE d.tenant_id = tenant AND d.approval_request_id = ANY (ids)
+           AND d.decision = '{REQUIRE_APPROVAL}' GROUP BY d.approval_request_id) AS p;
+    SELECT array_agg(o.id), array_agg({DECISIONS.sql("o")}) INTO decided_ids, decided
+      FROM enforcement_decision o WHERE o.tenant_id = tenant AND o.id = ANY (decision_ids);
+    SELECT array_agg(l.decision_id), array_agg(l.reserved_emergency_credit_usd) INTO burnt_ids, burnt
+      FROM enforcement_ledger_entry l
+     WHERE l.tenant_id = tenant AND l.decision_id = ANY (decision_ids)
+       AND l.event = '{DECISION_MADE}';
     RETURN json_build_object('held', held, 'rows', (
         SELECT coalesce(json_agg(json_build_array(
             {APPROVALS.sql("a")},
-            (SELECT json_agg(DISTINCT d.person_id) FROM enforcement_decision d
-              WHERE d.tenant_id = tenant AND d.approval_request_id = a.id
-                AND d.decision = '{REQUIRE_APPROVAL}'),
+            asked[array_position(asked_ids, a.id)],
             CASE WHEN {_IS_SEPARATE} THEN (SELECT json_agg(json_build_array(u.actor, u.first_at, u.last_at))
                FROM (SELECT d.actor, min(d.created_at) AS first_at, max(d.created_at) AS last_at
                        FROM enforcement_decision d
@@ -76,19 +103,10 @@ BEGIN
               WHERE v.tenant_id = tenant AND v.approval_id = a.id AND v.verdict = '{APPROVES}'
                 AND v.round = a.round
                 AND v.monthly_delta_usd IS NOT DISTINCT FROM a.monthly_delta_usd),
-            CASE WHEN o.id IS NOT NULL THEN {DECISIONS.sql("o")} END,
-            (SELECT l.reserved_emergency_credit_usd FROM enforcement_ledger_entry l
-              WHERE l.tenant_id = tenant AND l.decision_id = a.decision_id
-                AND l.event = '{DECISION_MADE}')
-        ) ORDER BY a.id), '[]') FROM (
-            SELECT * FROM governance_approval q
-             WHERE q.tenant_id = tenant AND q.status = '{PENDING}' AND q.expires_at > moment
-               AND q.reviewer_roles @> ARRAY[own_role]::varchar[]
-               AND CASE WHEN q.environment = '{NONPROD}' THEN nonprod ELSE prod END
-               AND (without_rule OR q.routing_rule_id IS NOT NULL)
-               AND coalesce(q.project_id = ANY (projects), true)
-               AND q.id > after ORDER BY q.id LIMIT most) AS a
-            LEFT JOIN enforcement_decision o ON o.tenant_id = tenant AND o.id = a.decision_id));
+            decided[array_position(decided_ids, a.decision_id)],
+            burnt[array_position(burnt_ids, a.decision_id)]
+        ) ORDER BY a.id), '[]') FROM governance_approval a
+         WHERE a.tenant_id = tenant AND a.id = ANY (ids)));
 END $$;
 """
 
