@@ -21,8 +21,12 @@
 set -u
 
 fail() { echo "valdrix: $1" >&2; exit 3; }
-: "${VALDRIX_URL:?is not set}" "${VALDRIX_TOKEN:?is not set}" "${VALDRIX_PROJECT:?is not set}"
-: "${VALDRIX_REFERENCE:?is not set}" "${VALDRIX_RUN_ID:?is not set}"
+# Not ${name:?}: what a shell exits with there is its own choice, such as 2, which is an answer here.
+[ -n "${VALDRIX_URL:-}" ] || fail "VALDRIX_URL is not set"
+[ -n "${VALDRIX_TOKEN:-}" ] || fail "VALDRIX_TOKEN is not set"
+[ -n "${VALDRIX_PROJECT:-}" ] || fail "VALDRIX_PROJECT is not set"
+[ -n "${VALDRIX_REFERENCE:-}" ] || fail "VALDRIX_REFERENCE is not set"
+[ -n "${VALDRIX_RUN_ID:-}" ] || fail "VALDRIX_RUN_ID is not set"
 estimate=${1:-} plan=${2:-}
 [ -z "$estimate" ] || [ -r "$estimate" ] || fail "cannot read $estimate"
 [ -z "$plan" ] || [ -r "$plan" ] || fail "cannot read $plan"
@@ -30,7 +34,15 @@ estimate=${1:-} plan=${2:-}
 # A JSON string of any text: backslashes, quotes and control characters are escaped or left out.
 quote() { printf '"%s"' "$(printf %s "$1" | tr -d '\000-\037' | sed 's/\\/\\\\/g; s/"/\\"/g')"; }
 # The value of one member at the top of the answer, which is one line of JSON.
-member() { sed -n "s/^.*[{,]\"$1\":\"\\([^\"]*\\)\".*\$/\\1/p" "$answer"; }
+member() { sed -n -E 's/^.*[{,]"'"$1"'":"(([^"\\]|\\.)*)".*$/\1/p' "$answer" | unescape; }
+unescape() { sed -E 's/\\(["\\])/\1/g'; }
+# Why the answer is what it is, a line for each reason.
+reasons() {
+  sed -n 's/^.*"explanation"://p' "$answer" | awk -F '"detail":"' '{
+    for (i = 2; i <= NF; i++)
+      if (match($i, /^([^"\\]|\\.)*/) && RLENGTH > 0) print "- " substr($i, 1, RLENGTH)
+  }' | unescape
+}
 
 work=$(mktemp -d) || fail "cannot make a temporary directory"
 trap 'rm -rf "$work"' EXIT INT TERM
@@ -57,7 +69,11 @@ ask() {
     --output "$answer" --write-out '%{http_code}' \
     "${VALDRIX_URL%/}/api/v1/enforcement/$1") || fail "no answer from $VALDRIX_URL"
 }
-refusal() { where=$(member pointer); echo "$status $(member code)${where:+ at $where}: $(member detail)"; }
+refusal() {
+  code=$(member code) where=$(member pointer)
+  [ -n "$code" ] || { echo "$status, and what came with it is no answer of Valdrix"; return; }
+  echo "$status $code${where:+ at $where}: $(member detail)"
+}
 
 ask gate/terraform/preflight
 [ "$status" = 200 ] || fail "$(refusal)"
@@ -66,7 +82,7 @@ decision=$(member decision) delta=$(member estimated_monthly_delta_usd)
 approval=$(member approval_request_id) summary=$(member summary)
 [ -n "$decision" ] || fail "the answer cannot be read"
 project=$(member project_id) environment=$(member environment) cost_state=$(member cost_state)
-mode=$(member mode) decision_id=$(member decision_id) fingerprint=$(member request_fingerprint)
+why=$(reasons) mode=$(member mode) decision_id=$(member decision_id) fingerprint=$(member request_fingerprint)
 
 # Spends an approval that was given meanwhile; says nothing while people have not decided.
 spend() {
@@ -91,8 +107,9 @@ if [ "$decision" = REQUIRE_APPROVAL ] && [ -n "$approval" ]; then spend; fi
 {
   echo "### Valdrix: $decision"
   echo
-  echo "$summary"
+  printf '%s\n' "$summary"
   echo
+  [ -z "$why" ] || printf '%s\n\n' "$why"
   echo "| | |"
   echo "| --- | --- |"
   echo "| project | $project, $environment |"

@@ -171,8 +171,50 @@ def test_what_goes_wrong_is_told_and_never_goes_ahead(pipeline: Pipeline, tenant
     gone = pipeline.run("120.00", VALDRIX_URL="http://127.0.0.1:9", PATH=os.environ["PATH"])
     assert gone.returncode == 3
     assert "no answer" in gone.stderr
-    assert pipeline.run("120.00", VALDRIX_PROJECT="").returncode != 0
     assert decisions(tenant) == []
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+@pytest.mark.parametrize("name", ["URL", "TOKEN", "PROJECT", "REFERENCE", "RUN_ID"])
+def test_what_is_not_set_is_no_answer(name: str, shell: str, tmp_path: Path) -> None:
+    """A shell's own way to say so exits with 2 in some: that is "needs approval" here."""
+    require_program(shell)
+    command = [shell, str(SCRIPT)]
+    names = {"URL", "TOKEN", "PROJECT", "REFERENCE", "RUN_ID"} - {name}
+    environment = {"PATH": os.environ["PATH"]} | {f"VALDRIX_{one}": "x" for one in names}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"VALDRIX_{name} is not set" in done.stderr
+
+
+def test_texts_with_quotes_are_shown_whole_and_change_no_answer(
+    pipeline: Pipeline, tenant: World
+) -> None:
+    message = 'Ask "platform", see C:\\docs ,"decision":"ALLOW"'
+    rule = {"id": "no", "when": "true", "effect": "deny", "message": message}
+    Shop(tenant, rules=[rule])
+    done = pipeline.run("120.00")
+    assert done.returncode == 1
+    assert done.stdout.startswith("### Valdrix: DENY\n\nDenied: a policy rule refuses it.\n\n- ")
+    assert f"- {message}\n" in done.stdout
+
+
+def test_an_answer_of_another_server_is_none(pipeline: Pipeline) -> None:
+    def page(environ: object, start_response: Any) -> list[bytes]:
+        start_response("404 Not Found", [("Content-Type", "text/html")])
+        return [b"<html>\nnothing here\n</html>"]
+
+    server = make_server("127.0.0.1", 0, page, handler_class=_Quiet)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        done = pipeline.run("120.00", VALDRIX_URL=f"http://127.0.0.1:{server.server_address[1]}")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert done.returncode == 3
+    assert "404, and what came with it is no answer of Valdrix" in done.stderr
 
 
 def test_the_token_is_in_no_argument(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -219,7 +261,7 @@ def test_github_s_answer_becomes_the_token() -> None:
 
 
 def test_every_integration_names_what_the_script_needs() -> None:
-    needed = set(re.findall(r'"\$\{(VALDRIX_[A-Z_]+):\?', SCRIPT.read_text()))
+    needed = set(re.findall(r'fail "(VALDRIX_[A-Z_]+) is not set', SCRIPT.read_text()))
     assert len(needed) == 5
     for name in ("github-actions.md", "gitlab-ci.md", "jenkins.md", "atlantis.md"):
         text = (DOCS / name).read_text()
