@@ -27,14 +27,25 @@ PURE = Path(__file__).parent / "unit"
 """Tests below this directory get a database only if they ask for one by a fixture."""
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse the marker that would wrap a test in a transaction and roll it back."""
+    """Put first what gets longer by what other tests leave, then what is long.
+
+    The marker that would wrap a test in a transaction and roll it back is refused.
+    """
+    items.sort(key=_turn)
     for item in items:
         if item.get_closest_marker("django_db"):
             raise pytest.UsageError(
                 f"{item.nodeid} is marked django_db: tests commit for real. "
                 "Use the fixture `tenant`, or `database` for no tenant."
             )
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.get_closest_marker("first"):
+        return 0
+    return 1 if item.get_closest_marker("slow") else 2
 
 
 @pytest.fixture(scope="session")

@@ -142,6 +142,7 @@ def gate(run: Supervised, **changes: object) -> Any:
     return answer
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_gated_decision_and_again_with_the_data_kept(clone: Path) -> None:
     with running(clone, free_port(0)) as run:
         check_demo_file(run)
@@ -165,6 +166,7 @@ def test_from_nothing_to_a_gated_decision_and_again_with_the_data_kept(clone: Pa
     check_nothing_is_left(run)
 
 
+@pytest.mark.slow
 def test_what_dies_is_started_again_and_what_keeps_dying_ends_the_run(clone: Path) -> None:
     with running(clone, free_port(0)) as run:
         pid_file = run.clone / ".valdrix" / "pg" / "data" / "postmaster.pid"

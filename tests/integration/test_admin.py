@@ -14,6 +14,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from pytest_django import DjangoDbBlocker
 
 from billing.models import Account, QuotaCount, QuotaReservation, SettlementRecord
 from billing.plans.domain import FREE
@@ -37,7 +38,7 @@ from governance.models import (
 )
 from tests.client import Api
 from tests.factories.rows import plant_rows
-from tests.factories.tenants import Person, World, system_actor
+from tests.factories.tenants import Person, World, create_world, system_actor
 from tests.reviews import open_shop
 from valdrix.admin_site import console
 from valdrix.kernel.db import reading, transaction
@@ -71,6 +72,32 @@ def sign_in(person: Person, **options: Any) -> Client:
     client = Client(**options)
     client.force_login(User.objects.get(pk=person.user_id))
     return client
+
+
+@pytest.fixture(scope="module")
+def shown(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> World:
+    """Give one tenant with rows everywhere to all tests that only look, or are refused."""
+    return _planted(django_db_blocker)
+
+
+@pytest.fixture(scope="module")
+def hidden(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> World:
+    """Give a second such tenant, which who looks at the first must not see."""
+    return _planted(django_db_blocker)
+
+
+@pytest.fixture(scope="module")
+def reader(shown: World, django_db_blocker: DjangoDbBlocker) -> Client:
+    """Give a session of the owner of what is shown."""
+    with django_db_blocker.unblock():
+        return sign_in(shown.owner)
+
+
+def _planted(blocker: DjangoDbBlocker) -> World:
+    with blocker.unblock():
+        world = create_world()
+        plant_rows(world)
+    return world
 
 
 def list_url(name: str) -> str:
@@ -329,31 +356,28 @@ def test_api_keys_are_shown_without_digests(tenant: World) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_another_tenants_row_does_not_exist(tenant: World, other_tenant: World, name: str) -> None:
-    plant_rows(tenant)
-    plant_rows(other_tenant)
-    foreign, own = keys_of(other_tenant)[name], keys_of(tenant)[name]
-    client = sign_in(tenant.owner)
-    assert client.get(page_url(name, own)).status_code == 200
+def test_another_tenants_row_does_not_exist(
+    shown: World, reader: Client, hidden: World, name: str
+) -> None:
+    foreign, own = keys_of(hidden)[name], keys_of(shown)[name]
+    assert reader.get(page_url(name, own)).status_code == 200
     if name in {"enforcement_ledgerentry", "governance_policyversion"}:
         # Both tenants have a number 1: it must be the own one. A number beyond is nobody's.
-        assert str(other_tenant.id) not in text_of(client.get(page_url(name, foreign)))
+        assert str(hidden.id) not in text_of(reader.get(page_url(name, foreign)))
         foreign = 4711
-    response = client.get(page_url(name, foreign))
+    response = reader.get(page_url(name, foreign))
     assert response.status_code == 404
     assert "no such page in this tenant" in text_of(response)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_lists_never_show_another_tenants_rows(
-    tenant: World, other_tenant: World, name: str
+    shown: World, reader: Client, hidden: World, name: str
 ) -> None:
-    plant_rows(tenant)
-    plant_rows(other_tenant)
     view = {"billing_account": "?kind=grant", "governance_approval": "?view=all"}
     url = list_url(name) + view.get(name, "")
-    text = text_of(sign_in(tenant.owner).get(url))
-    keys, foreign = keys_of(tenant), keys_of(other_tenant)
+    text = text_of(reader.get(url))
+    keys, foreign = keys_of(shown), keys_of(hidden)
     assert page_url(name, keys[name]) in text
     if name not in {
         "enforcement_ledgerentry", "governance_policyversion", "governance_membership",
@@ -362,7 +386,7 @@ def test_lists_never_show_another_tenants_rows(
         assert str(foreign[name]) not in text
     if name == "billing_quotacount":
         assert page_url(name, foreign[name]) not in text
-    assert other_tenant.slug not in text
+    assert hidden.slug not in text
     for one in foreign.values():
         assert len(str(one)) < 36 or str(one) not in text
 
@@ -434,16 +458,16 @@ def test_choosing_a_tenant_needs_the_form_token(tenant: World) -> None:
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
 @pytest.mark.parametrize("name", ALL)
-def test_nothing_is_written_through_the_console(tenant: World, name: str, method: str) -> None:
-    plant_rows(tenant)
-    key = keys_of(tenant)[name]
-    before = _rows(tenant)
-    client = sign_in(tenant.owner)
+def test_nothing_is_written_through_the_console(
+    shown: World, reader: Client, name: str, method: str
+) -> None:
+    key = keys_of(shown)[name]
+    before = _rows(shown)
     form = {"action": "delete_selected", "_selected_action": [str(key)], "post": "yes"}
     for url in (list_url(name), page_url(name, key)):
         data = form if method == "post" else None
-        assert getattr(client, method)(url, data).status_code == 405
-    assert _rows(tenant) == before
+        assert getattr(reader, method)(url, data).status_code == 405
+    assert _rows(shown) == before
 
 
 def _rows(world: World) -> list[list[dict[str, Any]]]:
@@ -452,20 +476,20 @@ def _rows(world: World) -> list[list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_there_is_no_address_that_adds_deletes_or_shows_history(tenant: World, name: str) -> None:
-    plant_rows(tenant)
-    key = keys_of(tenant)[name]
-    client = sign_in(tenant.owner)
+def test_there_is_no_address_that_adds_deletes_or_shows_history(
+    shown: World, reader: Client, name: str
+) -> None:
+    key = keys_of(shown)[name]
     base = list_url(name)
     for path in ("add/", f"{key}/delete/", f"{key}/history/", f"{key}/"):
-        assert client.get(base + path).status_code == 404, path
+        assert reader.get(base + path).status_code == 404, path
     for model in console._registry:
-        assert not console._registry[model].has_change_permission(client)  # type: ignore[arg-type]
+        assert not console._registry[model].has_change_permission(reader)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("path", ["r/1/1/", "search/?s=x", "autocomplete/", "auth/group/"])
-def test_djangos_routes_that_know_no_tenant_are_not_there(tenant: World, path: str) -> None:
-    response = sign_in(tenant.owner).get(reverse("admin:index") + path)
+def test_djangos_routes_that_know_no_tenant_are_not_there(reader: Client, path: str) -> None:
+    response = reader.get(reverse("admin:index") + path)
     assert response.status_code == 404
 
 
@@ -482,9 +506,9 @@ def test_djangos_own_people_and_groups_are_not_in_the_console() -> None:
 @pytest.mark.parametrize(
     "key", ["x", "%00", "0", "-1", "9" * 5000, "9" * 30, "٣", "%F0%9F%92%A9", "None", "1e400"]
 )
-def test_a_key_of_no_row_is_not_found(tenant: World, name: str, key: str) -> None:
+def test_a_key_of_no_row_is_not_found(reader: Client, name: str, key: str) -> None:
     url = f"{list_url(name)}{key}/change/"
-    assert sign_in(tenant.owner).get(url).status_code == 404
+    assert reader.get(url).status_code == 404
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -512,8 +536,8 @@ def test_a_key_of_no_row_is_not_found(tenant: World, name: str, key: str) -> Non
         "e=1",
     ],
 )
-def test_a_strange_query_is_answered(tenant: World, name: str, query: str) -> None:
-    response = sign_in(tenant.owner).get(f"{list_url(name)}?{query}", follow=True)
+def test_a_strange_query_is_answered(reader: Client, name: str, query: str) -> None:
+    response = reader.get(f"{list_url(name)}?{query}", follow=True)
     assert response.status_code == (
         400 if query == "_to_field=id" and "id" not in _fields(name) else 200
     )

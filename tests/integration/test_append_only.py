@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from django.db import DatabaseError, connection, connections, models
 from psycopg import sql
+from pytest_django import DjangoDbBlocker
 
 from billing.models import BudgetAlert, CostIngestion, SettlementRecord
 from enforcement.ledger.domain import (
@@ -35,7 +36,7 @@ from enforcement.ledger.queries import find_head, lock_head, stream_entries
 from enforcement.models import Decision, LedgerEntry, LedgerHead
 from governance.models import AuditEntry, ForcedMode, PolicyVersion, Review
 from tests.factories.rows import append_entries, build_facts, plant_rows
-from tests.factories.tenants import World
+from tests.factories.tenants import World, create_world
 from valdrix.kernel.db import (
     NotInTransaction,
     reading,
@@ -68,9 +69,20 @@ each_append_only_table = pytest.mark.parametrize(
 @pytest.fixture
 def planted(tenant: World) -> World:
     """Give a tenant with rows everywhere and three more ledger entries."""
+    return plant_history(tenant)
+
+
+def plant_history(tenant: World) -> World:
     plant_rows(tenant)
     append_entries(tenant.id, [build_facts(amount_usd=Decimal(f"{n}.0000")) for n in range(3)])
     return tenant
+
+
+@pytest.fixture(scope="module")
+def lasting(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> World:
+    """Give one tenant with rows everywhere to all tests that see nothing change in it."""
+    with django_db_blocker.unblock():
+        return plant_history(create_world())
 
 
 @contextmanager
@@ -170,7 +182,7 @@ STATEMENTS = {
 
 @each_append_only_table
 @pytest.mark.parametrize("kind", STATEMENTS)
-def test_sql_is_refused(model: type[models.Model], kind: str, planted: World) -> None:
+def test_sql_is_refused(model: type[models.Model], kind: str, lasting: World) -> None:
     table = model._meta.db_table
     statement = sql.SQL(STATEMENTS[kind]).format(
         table=sql.Identifier(table),
@@ -179,10 +191,10 @@ def test_sql_is_refused(model: type[models.Model], kind: str, planted: World) ->
         trigger=sql.Identifier(f"{table}_no_change"),
     )
     with (
-        nothing_changes(planted),
+        nothing_changes(lasting),
         # The ledger's insert trigger refuses the upsert before its conflict is found.
         refused(NOT_PERMITTED, APPEND_ONLY, NOT_THE_NEXT_ENTRY),
-        transaction(planted.id),
+        transaction(lasting.id),
     ):
         execute(statement)
 
@@ -218,12 +230,12 @@ def manager(row: models.Model) -> Any:
 
 @each_append_only_table
 @pytest.mark.parametrize("kind", ORM_CHANGES)
-def test_the_orm_is_refused(model: type[models.Model], kind: str, planted: World) -> None:
-    with nothing_changes(planted):
-        with reading(planted.id):
+def test_the_orm_is_refused(model: type[models.Model], kind: str, lasting: World) -> None:
+    with nothing_changes(lasting):
+        with reading(lasting.id):
             row = model._default_manager.first()
         setattr(row, a_column(model), "forged")
-        with pytest.raises((DatabaseError, AppendOnlyError)) as caught, transaction(planted.id):
+        with pytest.raises((DatabaseError, AppendOnlyError)) as caught, transaction(lasting.id):
             ORM_CHANGES[kind](row)
         if isinstance(caught.value, DatabaseError):
             state = sqlstate_of(caught.value)
@@ -231,22 +243,22 @@ def test_the_orm_is_refused(model: type[models.Model], kind: str, planted: World
 
 
 @pytest.mark.parametrize("kind", ["create", "bulk create", "get or create", "save", "base save"])
-def test_the_orm_cannot_append_to_the_ledger_either(kind: str, planted: World) -> None:
+def test_the_orm_cannot_append_to_the_ledger_either(kind: str, lasting: World) -> None:
     entry = LedgerEntry(
-        tenant_id=planted.id, sequence=5, canonical="{}", prev_hash=bytes(32), entry_hash=bytes(32),
+        tenant_id=lasting.id, sequence=5, canonical="{}", prev_hash=bytes(32), entry_hash=bytes(32),
         event="forged", at=datetime.now(UTC), principal="user:1", reason_codes=[],
     )  # fmt: skip
     attempts: dict[str, Callable[[], object]] = {
-        "create": lambda: LedgerEntry.objects.create(tenant_id=planted.id),
+        "create": lambda: LedgerEntry.objects.create(tenant_id=lasting.id),
         "bulk create": lambda: LedgerEntry.objects.bulk_create([entry]),
         "get or create": lambda: LedgerEntry.objects.get_or_create(sequence=99),
         "save": entry.save,
         "base save": lambda: models.Model.save_base(entry),
     }
     with (
-        nothing_changes(planted),
+        nothing_changes(lasting),
         pytest.raises((DatabaseError, AppendOnlyError)),
-        transaction(planted.id),
+        transaction(lasting.id),
     ):
         attempts[kind]()
 
@@ -266,12 +278,12 @@ def test_the_orm_cannot_append_to_the_ledger_either(kind: str, planted: World) -
         "SELECT enforcement_chain_ledger_entry()",
     ],
 )
-def test_the_head_cannot_be_moved(statement: str, planted: World) -> None:
+def test_the_head_cannot_be_moved(statement: str, lasting: World) -> None:
     # 0A000: a trigger's function cannot be called by itself.
     with (
-        nothing_changes(planted),
+        nothing_changes(lasting),
         refused(NOT_PERMITTED, "0A000"),
-        transaction(planted.id),
+        transaction(lasting.id),
     ):
         execute(statement)
 
@@ -357,38 +369,38 @@ FORGERIES: dict[str, Callable[[World, World, Head], Forged]] = {
 
 
 @pytest.mark.parametrize("kind", FORGERIES)
-def test_a_forged_entry_is_refused(kind: str, planted: World, other_tenant: World) -> None:
+def test_a_forged_entry_is_refused(kind: str, lasting: World, other_tenant: World) -> None:
     plant_rows(other_tenant)
     with (
-        nothing_changes(planted),
+        nothing_changes(lasting),
         nothing_changes(other_tenant),
         refused(NOT_THE_NEXT_ENTRY),
-        transaction(planted.id),
+        transaction(lasting.id),
     ):
-        FORGERIES[kind](planted, other_tenant, lock_head()).insert()
+        FORGERIES[kind](lasting, other_tenant, lock_head()).insert()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "not json", '{"sequence": "many"}'])
-def test_an_entry_that_is_no_entry_is_refused(text: str, planted: World) -> None:
-    with reading(planted.id):
-        head = find_head(planted.id)
+def test_an_entry_that_is_no_entry_is_refused(text: str, lasting: World) -> None:
+    with reading(lasting.id):
+        head = find_head(lasting.id)
     assert head is not None
-    forged = Forged(planted.id, text, head.entry_hash, hash_entry(head.entry_hash, text.encode()))
+    forged = Forged(lasting.id, text, head.entry_hash, hash_entry(head.entry_hash, text.encode()))
     # 22P02 and 22023: not JSON, or not of the form that the columns are taken from.
     with (
-        nothing_changes(planted),
+        nothing_changes(lasting),
         refused(NOT_THE_NEXT_ENTRY, "22P02", "22023"),
-        transaction(planted.id),
+        transaction(lasting.id),
     ):
         forged.insert()
 
 
-def test_an_entry_cannot_come_through_copy(planted: World) -> None:
+def test_an_entry_cannot_come_through_copy(lasting: World) -> None:
     statement = (
         "COPY enforcement_ledger_entry (tenant_id, canonical, prev_hash, entry_hash) FROM STDIN"
     )
     # 0A000: PostgreSQL has no COPY into a table with row-level security.
-    with nothing_changes(planted), refused("0A000"), transaction(planted.id):
+    with nothing_changes(lasting), refused("0A000"), transaction(lasting.id):
         execute(statement)
 
 

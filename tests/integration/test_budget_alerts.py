@@ -191,6 +191,7 @@ def test_alerts_that_fail_do_not_fail_what_led_to_them(
     assert look(shop) == 1
 
 
+@pytest.mark.first
 def test_the_job_looks_at_every_tenant(shop: Shop, other_tenant: World) -> None:
     shop.budget("100.00")
     shop.ask("60.00", key="k")

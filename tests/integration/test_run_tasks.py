@@ -800,8 +800,14 @@ def test_a_call_is_taken_by_one_worker_only(platform: Platform, tenant: World) -
     assert claim_next(tenant_id=tenant.id, now=now + LEASE) is not None
 
 
+@pytest.mark.first
 def test_the_job_works_in_every_tenant(
-    platform: Platform, shop: Shop, tenant: World, settings: Any, monkeypatch: pytest.MonkeyPatch
+    other_tenant: World,
+    platform: Platform,
+    shop: Shop,
+    tenant: World,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(outbound, "send", worker(platform).send)
     platform.ask()
@@ -809,6 +815,7 @@ def test_the_job_works_in_every_tenant(
     assert rows(tenant)[0].state == "reported"
 
 
+@pytest.mark.first
 def test_the_runner_is_prompted_and_survives_a_kill(
     platform: Platform, shop: Shop, tenant: World
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_run_can_be_bounded(tenant: World, monkeypatch: pytest.MonkeyPatch) ->
     assert (done.deleted, done.delayed) == (20, "more_remains")
 
 
+@pytest.mark.first
 def test_the_job_and_the_command_do_the_same(
     tenant: World, capsys: pytest.CaptureFixture[str], settings: Any
 ) -> None:

@@ -215,6 +215,7 @@ def test_tampering_is_found_at_the_first_broken_sequence(
     assert err == f"broken: {filled.slug}"
 
 
+@pytest.mark.first
 def test_all_ledgers_are_verified_and_the_broken_one_named(
     filled: World, other_tenant: World, owner_cursor: psycopg.Cursor
 ) -> None:
