@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
 from tests.client import Api
-from tests.crash.proxy import proxied
+from tests.crash.proxy import SWALLOWED, Cut, proxied
 from tests.factories.tenants import World
 from tests.integration.test_http_conventions import server_environment
 from valdrix import health, metrics, serving
@@ -281,6 +281,27 @@ def test_a_read_that_waits_for_a_lock_in_vain_is_a_503_and_says_when_to_come_bac
         write = api.post("budgets", body, key=tenant.admin.key)
         assert (write.status_code, write.json()["code"]) == (409, "gate_lock_timeout")
     assert api.get("budgets", key=tenant.admin.key).json()["results"] == []
+
+
+@pytest.mark.parametrize("swallowed", [b"billing_grants_page", b"INSERT INTO", b"COMMIT"])
+def test_who_waits_for_a_database_that_went_silent_is_told_in_the_end(
+    tenant: World, monkeypatch: pytest.MonkeyPatch, swallowed: bytes
+) -> None:
+    """The server's word that its time is over would come 30 seconds later, and never does."""
+    monkeypatch.setattr(db, "patience_of", lambda limits: 0.3)
+    body = {"project_id": "shop", "monthly_limit_usd": "1.00"}
+    with proxied(connection) as proxy:
+        assert Api().get("credits", key=tenant.admin.key).status_code == 200
+        cut = proxy.arm(Cut(swallowed, SWALLOWED))
+        if swallowed == b"billing_grants_page":
+            answer = Api().get("credits", key=tenant.admin.key)
+        else:
+            answer = Api().post("budgets", body, key=tenant.admin.key)
+        assert cut.happened.is_set()
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+    connection.close()
+    assert Api().get("budgets", key=tenant.admin.key).json()["results"] == []
 
 
 def test_a_statement_that_takes_too_long_is_a_504_and_the_next_is_served(

@@ -28,7 +28,7 @@ from django.db import (
 )
 from django.db import transaction as _django
 
-from valdrix.kernel.postgresql.deadline import remaining_seconds, time_limit
+from valdrix.kernel.postgresql.deadline import be_patient, remaining_seconds, time_limit
 
 __all__ = [
     "LONG_READ",
@@ -73,6 +73,15 @@ LONG_READ: Final = TimeLimits(lock_timeout_ms=2_000, statement_timeout_ms=0)
 
 
 _IDLE_TIMEOUT_MS: Final = 60_000
+_ON_THE_WAY_SECONDS: Final = 5.0
+"""By how much the server's word that a statement took too long may be late."""
+
+
+def patience_of(limits: TimeLimits) -> float | None:
+    """Return how long an answer is waited for, in seconds; None where the server has no limit."""
+    if limits.statement_timeout_ms == 0:
+        return None
+    return limits.statement_timeout_ms / 1000 + _ON_THE_WAY_SECONDS
 
 
 class NotInTransaction(RuntimeError):
@@ -449,6 +458,7 @@ def _bind(tenant_id: uuid.UUID, limits: TimeLimits) -> None:
 
 
 def _binding(tenant_id: uuid.UUID, limits: TimeLimits) -> tuple[str, tuple[str, ...]]:
+    be_patient(patience_of(limits))
     text = (
         "SELECT set_config('valdrix.tenant', %s, true),"
         " set_config('lock_timeout', %s, true),"

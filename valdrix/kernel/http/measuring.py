@@ -11,13 +11,17 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import Counter, Histogram
 
+from valdrix.kernel.db import ORDINARY, patience_of
 from valdrix.kernel.metrics import DB_QUERY_DURATION, REQUEST_COUNT, REQUEST_DURATION
+from valdrix.kernel.postgresql.deadline import be_patient, patience
+
+_PATIENCE_SECONDS = patience_of(ORDINARY)
 
 
 class MeasuringMiddleware:
     """Counts each answer by its route's pattern, so that no label holds a caller's text.
 
-    The statements of the request are timed by what they do.
+    The statements of the request are timed by what they do, and none is waited for for ever.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -26,8 +30,10 @@ class MeasuringMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer the request and count it."""
         started = time.perf_counter()
+        be_patient(_PATIENCE_SECONDS)
         with connection.execute_wrapper(_time_statement):
             response = self._get_response(request)
+        be_patient(None)
         route = route_of(request)
         method = method_label(request.method)
         count, duration = _counters(method, route, response.status_code)
@@ -68,7 +74,8 @@ def _time_statement(execute: Callable[..., Any], sql: Any, *arguments: Any) -> A
     """Run one statement and time it; its first word says what it does (WITH counts as other)."""
     started = time.perf_counter()
     try:
-        return execute(sql, *arguments)
+        with patience():
+            return execute(sql, *arguments)
     finally:
         word = str(sql).lstrip()[:6].upper()
         _BY_OPERATION.get(word, _OTHER).observe(time.perf_counter() - started)

@@ -20,6 +20,7 @@ from valdrix.kernel.postgresql.circuit import find_circuit
 from valdrix.kernel.postgresql.deadline import (
     Guard,
     guard_socket,
+    patience,
     remaining_seconds,
     time_limit,
 )
@@ -150,6 +151,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self._release_guard()
         self._guard = guard_socket(connection.pgconn.socket)
         return connection
+
+    def _commit(self) -> None:
+        with patience():
+            super()._commit()  # type: ignore[misc]  # the stubs leave it out
 
     def _close(self) -> None:
         self._release_guard()

@@ -53,11 +53,12 @@ class Limit:
 
 
 class _Thread(threading.local):
-    """What belongs to the current thread: its connections and its innermost limit."""
+    """What belongs to the current thread: its connections, its innermost limit and its patience."""
 
     def __init__(self) -> None:
         self.guards: set[Guard] = set()
         self.limit: Limit | None = None
+        self.patience: float | None = None
 
 
 class _Watchdog:
@@ -134,6 +135,24 @@ def time_limit(seconds: float) -> Iterator[None]:
     finally:
         _watchdog.drop(limit)
         _current.limit = outer
+
+
+def be_patient(seconds: float | None) -> None:
+    """Say how long this thread waits for each answer of its database; None waits for ever.
+
+    The server's own time-outs come first: this is for their word that never arrives.
+    """
+    _current.patience = seconds
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Wait no longer in this block than the thread is patient; a limit in force goes before that."""
+    if _current.patience is None or _current.limit is not None:
+        yield
+        return
+    with time_limit(_current.patience):
+        yield
 
 
 def remaining_seconds() -> float | None:
