@@ -670,6 +670,39 @@ def test_a_slow_callback_does_not_hold_another_call(
     assert [row.state for row in rows(tenant)] == ["reported", "reported"]
 
 
+def test_a_silent_platform_holds_other_tenants_for_a_turn_only(
+    platform: Platform, shop: Shop, tenant: World
+) -> None:
+    passed = [0.0]
+
+    def send(call: outbound.Call) -> outbound.Answer:
+        passed[0] += 90.0
+        raise outbound.OutboundFailed("timed out")
+
+    def clock() -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=passed[0])
+
+    for number in range(3):
+        platform.ask(run_id=f"run-{number}")
+    assert work(platform, tenant, clock=clock, send=send) == 1
+    assert [row.attempts for row in rows(tenant)] == [1, 0, 0]
+    # The others come first when it is the tenant's turn again.
+    assert work(platform, tenant) == 2
+    assert sorted((row.attempts, row.state) for row in rows(tenant)) == [
+        (1, "received"), (1, "reported"), (1, "reported"),
+    ]  # fmt: skip
+
+
+def test_a_token_that_no_header_may_hold_ends_the_call(
+    platform: Platform, shop: Shop, tenant: World
+) -> None:
+    platform.ask(access_token="t\u0102k")
+    assert work(platform, tenant) == 1
+    (row,) = rows(tenant)
+    assert (row.state, row.sealed_token) == ("given_up", None)
+    assert platform.callbacks == []
+
+
 def test_a_late_plan_is_waited_for_with_signs_of_life(
     platform: Platform, shop: Shop, tenant: World
 ) -> None:
