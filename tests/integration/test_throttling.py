@@ -274,6 +274,27 @@ def test_a_good_credential_counts_against_no_address(
     assert [near.get("policies").status_code for _ in range(3)] == [401, 401, 429]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("POST", "gate/terraform", {"Accept": "text/html"}),
+        ("POST", "gate/terraform", {"Content-Type": "text/plain"}),
+        ("POST", "gate/terraform", {"Content-Encoding": "gzip"}),
+        ("PUT", "gate/terraform", {}),
+        ("POST", "gate/cloud-event", {"Content-Type": "application/cloudevents+xml"}),
+        ("GET", "decisions/no-id", {}),
+    ],
+)
+def test_what_is_refused_of_a_good_credential_counts_against_no_address(
+    clock: Clock, tenant: World, settings: Any, method: str, path: str, headers: dict[str, str]
+) -> None:
+    settings.RATE_LIMIT_PER_MINUTE = 2
+    near = Api(remote_addr="198.51.100.13")
+    for _ in range(4):
+        answer = near.send(method, path, {}, key=tenant.member.key, headers=headers)
+        assert answer.status_code in {200, 404, 405, 406, 413, 415, 422}
+
+
 def test_an_ipv6_network_is_one_address(clock: Clock, settings: Any) -> None:
     settings.RATE_LIMIT_PER_MINUTE = 2
     statuses = [

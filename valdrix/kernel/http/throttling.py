@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 from django.conf import settings
@@ -19,10 +20,8 @@ from valdrix.kernel.throttling.windows import Limit, Taken
 
 _UNLIMITED: Final = ("/health", "/metrics", "/static/")
 """What probes and browsers fetch of their own accord."""
-_ASKS_FOR_CREDENTIALS: Final = "/api/"
+_ASKS_FOR_CREDENTIALS: Final = "/api/v1/"
 """Elsewhere a header is no credential: people sign in there."""
-_NOT_JUDGED: Final = frozenset({429, 500, 503, 504})
-"""Answers that say nothing of whose the credential is."""
 _CREDENTIALS: Final = ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "HTTP_X_TFC_TASK_SIGNATURE")
 _IPV6_PREFIX: Final = 64
 
@@ -78,10 +77,13 @@ def _is_limited(request: HttpRequest) -> bool:
 
 
 def _is_uncounted(request: HttpRequest, response: HttpResponse) -> bool:
-    """Tell whether a request with a credential was answered without regard to it."""
+    """Tell whether a request with a credential was answered without regard to it.
+
+    What is refused before a credential is looked at, such as a body's size, says nothing of it.
+    """
     if not _has_credential(request) or hasattr(request, "is_counted"):
         return False
-    if request.resolver_match is None or response.status_code in _NOT_JUDGED:
+    if response.status_code != HTTPStatus.UNAUTHORIZED and response.status_code >= 300:
         return False
     return not getattr(request.user, "is_authenticated", False)
 
