@@ -20,7 +20,7 @@
 # Exit code: 0 go ahead; 1 denied; 2 needs approval; 3 no answer that can be used.
 set -u
 
-fail() { echo "valdrix: $1" >&2; exit 3; }
+fail() { printf 'valdrix: %s\n' "$1" >&2; exit 3; }
 # Not ${name:?}: what a shell exits with there is its own choice, such as 2, which is an answer here.
 [ -n "${VALDRIX_URL:-}" ] || fail "VALDRIX_URL is not set"
 [ -n "${VALDRIX_TOKEN:-}" ] || fail "VALDRIX_TOKEN is not set"
@@ -72,7 +72,7 @@ ask() {
 refusal() {
   code=$(member code) where=$(member pointer)
   [ -n "$code" ] || { echo "$status, and what came with it is no answer of Valdrix"; return; }
-  echo "$status $code${where:+ at $where}: $(member detail)"
+  printf '%s\n' "$status $code${where:+ at $where}: $(member detail)"
 }
 
 ask gate/terraform/preflight

@@ -69,8 +69,8 @@ class KeySource:
         known, may_fetch = self._look(issuer, is_missing=is_missing)
         if may_fetch:
             self._renew(issuer, known)
-        elif known.keys is None or is_missing:
-            self._wait_for(known)
+        elif (known.keys is None or is_missing) and not self._wait_for(known):
+            raise IssuerUnavailable("The issuer's keys are being fetched; try again.")
         if known.keys is None or time.monotonic() - known.fetched_at > KEPT_SECONDS:
             raise IssuerUnavailable("The issuer's keys cannot be fetched at the moment.")
         return known.keys
@@ -84,13 +84,14 @@ class KeySource:
         finally:
             known.arrived.set()
 
-    def _wait_for(self, known: _Known) -> None:
-        """Wait for whoever is fetching, if somebody is and not too many wait already."""
-        if self._waiting.acquire(blocking=False):
+    def _wait_for(self, known: _Known) -> bool:
+        """Wait for whoever is fetching, unless too many wait already, and tell whether that ended."""
+        if not known.arrived.is_set() and self._waiting.acquire(blocking=False):
             try:
                 known.arrived.wait(_LONGEST_FETCH_SECONDS)
             finally:
                 self._waiting.release()
+        return known.arrived.is_set()
 
     def _look(self, issuer: str, *, is_missing: bool) -> tuple[_Known, bool]:
         """Return what is known, and whether it is this caller's turn to fetch."""

@@ -248,6 +248,12 @@ def test_the_description_is_served_to_everybody(api: Api, schema: dict[str, Any]
     assert response.json() == schema
 
 
+def test_the_page_of_the_description_answers_no_other_method(api: Api) -> None:
+    for method in ("OPTIONS", "POST", "TRACE"):
+        answer = api.send(method, "/api/docs")
+        assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed"), method
+
+
 def test_the_docs_need_no_other_server(api: Api) -> None:
     response = api.get("/api/docs", headers={"Accept": "text/html"})
     assert response.status_code == 200

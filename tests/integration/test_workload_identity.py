@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -488,6 +489,26 @@ def ask_apart(text: str) -> int:
         return int(ask(text).status_code)
     finally:
         connection.close()
+
+
+def test_whoever_may_not_wait_for_keys_is_not_told_that_a_token_is_bad(
+    api: Api, tenant: World, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who wait for another issuer leave no place; what is being fetched may judge the token."""
+    assert issuer.server is not None
+    url = issuer.server.url
+    register(api, tenant, issuer=url, jwks=None)
+    assert ask(token(claims(tenant, iss=url))).status_code == 200
+    source = workload_tokens.key_source
+    monkeypatch.setattr(source, "_waiting", threading.BoundedSemaphore(1))
+    assert source._waiting.acquire(blocking=False)
+    source._known[url].arrived.clear()
+    fresh = token(claims(tenant, iss=url), OTHER_RSA_KEY, kid="new")
+    answer = ask(fresh)
+    assert (answer.status_code, answer.json()["code"]) == (503, "workload_issuer_unavailable")
+    assert ask(token(claims(tenant, iss=url))).status_code == 200
+    source._known[url].arrived.set()
+    refused(ask(fresh))
 
 
 def test_an_issuer_that_does_not_answer_stops_no_other_registration(
