@@ -17,7 +17,7 @@ from valdrix.kernel.db import reading
 
 
 @pytest.fixture(autouse=True)
-def _all_the_time_there_is(settings: Any) -> None:
+def _time_to_wait(settings: Any) -> None:
     """Who waits behind fifty others on a busy machine is not what is asked here."""
     settings.GATE_TIME_BUDGET_MS = settings.GATE_LOCK_TIMEOUT_MS = 20_000
 

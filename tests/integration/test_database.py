@@ -9,7 +9,7 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from governance.models import ApiKey
 from tests.factories.tenants import World
-from valdrix.kernel.db import TimeLimits, is_database_down, reading
+from valdrix.kernel.db import TimeLimits, is_database_down, reading, time_limit
 
 
 def test_tests_run_as_the_application_s_role() -> None:
@@ -52,3 +52,33 @@ def test_a_session_that_the_server_ended_is_an_outage_and_no_fault_of_the_reques
     connection.close()
     with reading(tenant.id):
         assert ApiKey.objects.count() == 3
+
+
+def cut_this_threads_connection(tenant: World) -> None:
+    """Be slow with an answer that has come, as on a busy machine, until a limit's time is over."""
+    with time_limit(0.2):
+        with reading(tenant.id):
+            assert ApiKey.objects.filter(tenant_id=tenant.id).exists()
+        time.sleep(0.5)
+
+
+def test_a_limit_that_ends_when_the_answer_has_come_costs_the_next_nothing(tenant: World) -> None:
+    cut_this_threads_connection(tenant)
+
+    with reading(tenant.id):
+        assert ApiKey.objects.filter(tenant_id=tenant.id).exists()
+
+
+def go_on_after_a_cut(tenant: World) -> None:
+    with reading(tenant.id):
+        with time_limit(0.2):
+            time.sleep(0.5)
+        ApiKey.objects.filter(tenant_id=tenant.id).exists()
+
+
+def test_a_transaction_is_not_gone_on_with_on_another_connection(tenant: World) -> None:
+    with pytest.raises(DatabaseError):
+        go_on_after_a_cut(tenant)
+
+    with reading(tenant.id):
+        assert ApiKey.objects.filter(tenant_id=tenant.id).exists()

@@ -127,6 +127,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if self.close_at is not None:
             self.close_at += self.settings_dict["CONN_MAX_AGE"] * next(_LONGER)
 
+    def ensure_connection(self) -> None:
+        """Have a connection, and another one in the place of one that a limit cut which is over."""
+        if self._guard is not None and self._guard.is_cut and not self.in_atomic_block:
+            self.close()
+        super().ensure_connection()
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """Open a connection within the thread's limit.
 

@@ -24,14 +24,19 @@ class Guard:
     is about to shut it down.
     """
 
-    __slots__ = ("_guards", "_socket")
+    __slots__ = ("_guards", "_socket", "is_cut")
 
     def __init__(self, descriptor: int, guards: set[Guard]) -> None:
         self._socket = socket.socket(fileno=os.dup(descriptor))
         self._guards = guards
+        self.is_cut = False
 
     def cut(self) -> None:
-        """Shut the connection down, both ways; whoever waits for it is told at once."""
+        """Shut the connection down, both ways; whoever waits for it is told at once.
+
+        Where the answer had just come, nobody is: the connection is then lost for what follows.
+        """
+        self.is_cut = True
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
