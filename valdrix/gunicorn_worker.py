@@ -19,6 +19,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import CONTENT_TYPE, STATUS_BY_CODE, build_problem
+from valdrix.kernel.warm_threads import WarmThreads
 
 _BY_KIND: Final[tuple[tuple[type[Exception], str, str], ...]] = (
     (errors.LimitRequestLine, "uri_too_long", "The request's target is too long."),
@@ -52,6 +53,10 @@ _HTTP_1_1: Final = (1, 1)
 
 class ProblemWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """Answers a request that cannot be read with a problem document, and then closes."""
+
+    def get_thread_pool(self) -> WarmThreads:
+        """Return the threads that answer."""
+        return WarmThreads(self.cfg.threads)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request, unless its header says twice what is said once, or not what it must."""

@@ -66,6 +66,7 @@ SHELL = {
         "outbound",
         "rows",
         "prompting",
+        "warm_threads",
     },
 }
 

@@ -20,7 +20,7 @@ GATE: Final = "/api/v1/enforcement/gate/terraform"
 PREFLIGHT: Final = f"{GATE}/preflight"
 ADMISSION: Final = "/api/v1/enforcement/gate/k8s/admission/review"
 BATCH: Final = "/api/v1/enforcement/gate/batch"
-EMPTY: Final = "/api/bench/empty"
+EMPTY: Final = "/api/v1/bench/empty"
 READS: Final = {
     "policies": "policies",
     "budgets": "budgets",

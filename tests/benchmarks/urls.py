@@ -43,6 +43,6 @@ class EmptyView(APIView):
 
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("api/bench/empty", EmptyView.as_view()),
+    path("api/v1/bench/empty", EmptyView.as_view()),
     *_application,
 ]
