@@ -90,7 +90,9 @@ def _find_meeting(
 def _find_key(token: UnverifiedToken, row: WorkloadIssuer) -> dict[str, object] | None:
     if row.jwks is not None:
         return find_key(row.jwks["keys"], token)
-    key = find_key(key_source.keys_of(row.issuer), token)
+    keys = key_source.keys_of(row.issuer, tenant_id=row.tenant_id)
+    key = find_key(keys, token)
     if key is None:
-        key = find_key(key_source.keys_of(row.issuer, is_missing=True), token)
+        keys = key_source.keys_of(row.issuer, tenant_id=row.tenant_id, is_missing=True)
+        key = find_key(keys, token)
     return key

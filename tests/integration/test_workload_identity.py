@@ -511,6 +511,98 @@ def test_whoever_may_not_wait_for_keys_is_not_told_that_a_token_is_bad(
     refused(ask(fresh))
 
 
+SHARE = discovery.MOST_OF_ONE_TENANT
+
+
+class Silence:
+    """Issuers of one host that say nothing until they are let go."""
+
+    def __init__(self) -> None:
+        self.lasts = threading.Event()
+        self.let_go = threading.Event()
+        self.asked: list[str] = []
+
+    def answer(self, asked: Asked) -> Reply:
+        self.asked.append(asked.path)
+        if len(self.asked) == SHARE:
+            self.lasts.set()
+        self.let_go.wait()
+        return Reply(404)
+
+
+@pytest.fixture
+def silence(
+    tmp_path: Path, issuer: Issuer, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, Silence]]:
+    """Run a host that is silent for as long as a test wants, beside the issuer that answers."""
+    made = Silence()
+    monkeypatch.setattr(discovery, "_TIMEOUT_SECONDS", 60.0)
+    with stand_in(tmp_path, made.answer) as server:
+        assert issuer.server is not None
+        settings.WORKLOAD_ISSUER_HOSTS = read_host_list([server.host, issuer.server.host])
+        try:
+            yield server.url, made
+        finally:
+            made.let_go.set()
+
+
+def test_silent_issuers_of_one_tenant_hold_no_other_tenant_s_tokens(
+    api: Api, tenant: World, other_tenant: World, issuer: Issuer, silence: tuple[str, Silence]
+) -> None:
+    """The pool stands for a process: what is held in it is held of its threads."""
+    assert issuer.server is not None
+    (silent_url, silent), good_url = silence, issuer.server.url
+    names = [f"{silent_url}/{number}" for number in range(2 * SHARE)]
+    for name in names:
+        register(api, tenant, issuer=name, jwks=None)
+    register(api, tenant, issuer=good_url, jwks=None)
+    register(api, other_tenant, issuer=good_url, jwks=None)
+    own = token(claims(tenant, iss=good_url))
+    flood = [token(claims(tenant, iss=name)) for name in names]
+    theirs = token(claims(other_tenant, iss=good_url))
+    with ThreadPoolExecutor(2 * SHARE) as pool:
+        held = [pool.submit(ask_apart, text) for text in flood[:SHARE]]
+        assert silent.lasts.wait(60)
+        refused_at_once = [pool.submit(ask_apart, text) for text in [*flood[SHARE:], own]]
+        assert [one.result(60) for one in refused_at_once] == [503] * (SHARE + 1)
+        assert pool.submit(ask_apart, theirs).result(60) == 200
+        # What the other tenant fetched is known to the first one too.
+        assert pool.submit(ask_apart, own).result(60) == 200
+        assert [one.done() for one in held] == [False] * SHARE
+        silent.let_go.set()
+        assert [one.result(60) for one in held] == [503] * SHARE
+    assert sorted(silent.asked) == sorted(
+        f"/{number}/.well-known/openid-configuration" for number in range(SHARE)
+    )
+
+
+def test_who_has_no_share_left_is_judged_by_what_is_known(
+    api: Api, tenant: World, issuer: Issuer, silence: tuple[str, Silence],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert issuer.server is not None
+    silent, url = silence[1], issuer.server.url
+    register(api, tenant, issuer=url, jwks=None)
+    good = token(claims(tenant, iss=url))
+    assert ask(good).status_code == 200
+    names = [f"{silence[0]}/{number}" for number in range(SHARE)]
+    for name in names:
+        register(api, tenant, issuer=name, jwks=None)
+    issuer.keys.append(jwk(OTHER_RSA_KEY, "new"))
+    fresh = token(claims(tenant, iss=url), OTHER_RSA_KEY, kid="new")
+    later(monkeypatch, discovery.FRESH_SECONDS + 1)
+    with ThreadPoolExecutor(SHARE) as pool:
+        flood = [pool.submit(ask_apart, token(claims(tenant, iss=name))) for name in names]
+        assert silent.lasts.wait(60)
+        assert ask(good).status_code == 200
+        # A key that may be new is neither good nor bad; nor was the turn to look for it used up.
+        assert ask(fresh).status_code == 503
+        assert asked(issuer) == 2
+        silent.let_go.set()
+        assert [one.result(60) for one in flood] == [503] * SHARE
+    assert ask(fresh).status_code == 200
+
+
 def test_an_issuer_that_does_not_answer_stops_no_other_registration(
     api: Api, tenant: World, issuer: Issuer
 ) -> None:

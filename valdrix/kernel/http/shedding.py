@@ -11,8 +11,7 @@ Nor does one tenant take all of the places: whoever authenticates a request says
 
 from __future__ import annotations
 
-import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from django.http import HttpRequest
 
 from valdrix.kernel.http.problem_response import problem_response
 from valdrix.kernel.metrics import REQUESTS_SHED
+from valdrix.kernel.throttling.owners import Owners
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -37,30 +37,6 @@ def hold_place(request: HttpRequest, owner: str) -> bool:
     """Say whose request it is, and tell whether it is not one too many of theirs."""
     place = request.META.get(PLACE)
     return place is None or place.hold_for(owner)
-
-
-class Owners:
-    """How many places each owner has, of which none has more than so many."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lock = threading.Lock()
-        self._held: Counter[str] = Counter()
-
-    def take(self, owner: str) -> bool:
-        """Count one more of an owner, and tell whether it is not one too many."""
-        with self._lock:
-            if self._held[owner] >= self._most:
-                return False
-            self._held[owner] += 1
-            return True
-
-    def give_back(self, owner: str) -> None:
-        """Count one less of an owner; who has none is forgotten."""
-        with self._lock:
-            self._held[owner] -= 1
-            if not self._held[owner]:
-                del self._held[owner]
 
 
 class Place:
