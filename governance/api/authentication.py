@@ -24,6 +24,7 @@ from governance.api.workload_tokens import find_workload_principal
 from governance.identity.assuming import Assumption
 from governance.identity.domain import ApiKeyText, Principal, read_key_text
 from governance.identity.queries import authenticate_key
+from governance.workloads.discovery import IssuerUnavailable
 from governance.workloads.domain import TokenExpired, is_over, looks_like_token
 from valdrix.kernel.db import (
     drop_lost_connection,
@@ -201,7 +202,11 @@ def _find_workload(request: Request, text: str) -> Principal | None:
     """Return whom a token speaks for.
 
     While the database is down, one that was good within the last minute still speaks until its
-    time is over.
+    time is over. What nobody can judge, as its issuer is silent, counts against the address like a bad
+    one: whoever names such an issuer needs no good token.
+
+    :raises IssuerUnavailable: when the issuer's keys cannot be fetched, or
+    :raises Throttled: when the address has tried too often.
     """
     digest = hashlib.sha256(text.encode()).digest()
     take_beforehand(request, remembered.find(digest))
@@ -219,6 +224,9 @@ def _find_workload(request: Request, text: str) -> Principal | None:
     except TokenExpired:
         remembered.forget(digest)
         raise WorkloadTokenExpired("The token has expired.") from None
+    except IssuerUnavailable:
+        _count_against_address(request)
+        raise
     if principal is None:
         remembered.forget(digest)
     else:
@@ -232,10 +240,14 @@ def refuse_credential(request: Request) -> NoReturn:
     :raises AuthenticationFailed: always, or
     :raises Throttled: when the address has tried too often.
     """
+    _count_against_address(request)
+    raise AuthenticationFailed
+
+
+def _count_against_address(request: Request) -> None:
     taken = take_for_address(request._request)  # noqa: SLF001 - the framework's wrapper
     if not taken.is_allowed:
         raise Throttled(taken.wait_seconds)
-    raise AuthenticationFailed
 
 
 def read_credential(request: Request) -> str | None:

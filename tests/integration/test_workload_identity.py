@@ -35,7 +35,10 @@ from tests.reviews import open_shop
 from tests.standin import LOOPBACK, Asked, Reply, StandIn, stand_in
 from valdrix.kernel.addresses import read_host_list
 from valdrix.kernel.db import platform_transaction, reading
+from valdrix.kernel.http import throttling as by_address
 from valdrix.kernel.outbound import Client
+from valdrix.kernel.throttling.limiter import Limiter
+from valdrix.kernel.throttling.shared_file import SharedFile
 
 GITHUB = "https://token.actions.githubusercontent.com"
 RSA_KEY = rsa.generate_private_key(65537, 2048)
@@ -658,6 +661,35 @@ def test_an_issuer_that_is_down_is_judged_by_what_is_known(
     assert ask(token(claims(tenant, iss=url))).status_code == 200
     later(monkeypatch, discovery.KEPT_SECONDS + 1000)
     assert ask(token(claims(tenant, iss=url))).status_code == 503
+
+
+def test_what_a_silent_issuer_leaves_open_counts_against_the_address(
+    api: Api, tenant: World, issuer: Issuer, settings: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Whoever names such an issuer needs no good token to be told 503."""
+    assert issuer.server is not None
+    counts = Limiter(in_redis=None, in_file=SharedFile(tmp_path / "counts"))
+    monkeypatch.setattr(by_address, "limiter", lambda: counts)
+    settings.RATE_LIMIT_PER_MINUTE = 3
+    url = issuer.server.url
+    register(api, tenant, issuer=url, jwks=None)
+    issuer.is_down = True
+    near, far = Api(remote_addr="198.51.100.7"), Api(remote_addr="198.51.100.8")
+    made_up = [
+        token(claims(tenant, iss=url), OTHER_RSA_KEY, kid=f"made-up-{number}")
+        for number in range(5)
+    ]
+    answers = [near.post("gate/terraform", BODY, key=text) for text in made_up]
+    assert [answer.status_code for answer in answers] == [503] * 3 + [429] * 2
+    assert (answers[3].json()["code"], int(answers[3]["Retry-After"]) > 0) == ("throttled", True)
+    good = token(claims(tenant, iss=url))
+    assert far.post("gate/terraform", BODY, key=good).status_code == 503
+    issuer.is_down = False
+    later(monkeypatch, discovery.REFRESH_SECONDS + 1)
+    # Whose token can be judged again is no stranger, wherever it comes from.
+    assert near.post("gate/terraform", BODY, key=good).status_code == 200
+    counts.close()
 
 
 def test_a_description_of_another_issuer_is_not_believed(
