@@ -9,10 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connections
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
 
+from valdrix.kernel.http.measuring import MeasuringMiddleware
 from valdrix.kernel.postgresql.deadline import (
     Guard,
     guard_socket,
+    patience,
     remaining_seconds,
     time_limit,
 )
@@ -127,3 +131,24 @@ def test_a_forked_process_keeps_its_limits_and_leaves_its_parents_connections(
         ours.recv(1)
     fresh.close()
     silent.close()
+
+
+def test_a_thread_is_as_patient_after_a_request_as_before_however_that_ends() -> None:
+    """The thread's next work may be no request: what a broken one left would cut it."""
+
+    def seen() -> float | None:
+        with patience():
+            return remaining_seconds()
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        assert (seen() or 0.0) > 0.0
+        if request.path == "/breaks":
+            raise SystemExit
+        return HttpResponse()
+
+    application = MeasuringMiddleware(answer)
+    assert application(RequestFactory().get("/ends")).status_code == 200
+    assert seen() is None
+    with pytest.raises(SystemExit):
+        application(RequestFactory().get("/breaks"))
+    assert seen() is None

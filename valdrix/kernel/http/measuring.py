@@ -31,9 +31,11 @@ class MeasuringMiddleware:
         """Answer the request and count it."""
         started = time.perf_counter()
         be_patient(_PATIENCE_SECONDS)
-        with connection.execute_wrapper(_time_statement):
-            response = self._get_response(request)
-        be_patient(None)
+        try:
+            with connection.execute_wrapper(_time_statement):
+                response = self._get_response(request)
+        finally:
+            be_patient(None)
         route = route_of(request)
         method = method_label(request.method)
         count, duration = _counters(method, route, response.status_code)
