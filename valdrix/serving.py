@@ -10,12 +10,11 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from valdrix.checks import check_database_role
 from valdrix.health import NotReady, check_ready
+from valdrix.kernel.http.probes import PROBES
 from valdrix.kernel.http.problem_response import problem_response
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-_ASKED_BY_OPERATORS = ("/health", "/metrics")
-"""What says why nothing else is served."""
 _NO_ANSWER = "valdrix.E004"
 
 
@@ -39,8 +38,11 @@ class GuardedApplication:
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        """Answer one request; 503 while the database answers and does not fit."""
-        if not self._fits and not environ.get("PATH_INFO", "").startswith(_ASKED_BY_OPERATORS):
+        """Answer one request; 503 while the database answers and does not fit.
+
+        Probes say why nothing else is served.
+        """
+        if not self._fits and environ.get("PATH_INFO") not in PROBES:
             refusal = self._find_refusal()
             if refusal is not None:
                 response = problem_response("not_ready", refusal)

@@ -109,6 +109,7 @@ def test_how_the_process_is_can_always_be_asked(path: str) -> None:
     for _ in range(4):
         caller.ask(GATE)
     assert caller.ask(path)[0] == 200
+    assert caller.ask(f"{path}X")[0] == 503
 
 
 def test_a_request_that_breaks_gives_its_place_back() -> None:

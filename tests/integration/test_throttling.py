@@ -27,9 +27,11 @@ from valdrix.kernel.addresses import read_networks
 from valdrix.kernel.db import transaction
 from valdrix.kernel.http import throttling as by_address
 from valdrix.kernel.http.client_address import client_address
+from valdrix.kernel.http.probes import PROBES
 from valdrix.kernel.metrics import render_metrics
 from valdrix.kernel.throttling.limiter import Limiter
 from valdrix.kernel.throttling.shared_file import SharedFile
+from valdrix.routes import PUBLIC_ROUTES
 
 ROOT = Path(__file__).resolve().parents[2]
 BODY = {
@@ -220,6 +222,27 @@ def test_strangers_are_limited_by_address(clock: Clock, tenant: World, settings:
         assert near.get(path).status_code == 200
     clock.now += 63
     assert near.get("policies").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthX", "/health/nope", "/health/live/", "/metricsX", "/static/nope.css"]
+)
+def test_what_is_no_probe_and_no_file_counts_against_the_address(
+    clock: Clock, settings: Any, path: str
+) -> None:
+    settings.RATE_LIMIT_PER_MINUTE = 3
+    near = Api(remote_addr="198.51.100.10")
+    answers = [near.get(path) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [404] * 3 + [429]
+    refused(answers[-1])
+    for known in ("/health", "/health/live", "/metrics", "/static/admin/css/base.css"):
+        answer = near.get(known)
+        assert answer.status_code == 200
+        answer.close()
+
+
+def test_every_route_that_tells_how_a_process_is_is_a_probe() -> None:
+    assert {path for path in PUBLIC_ROUTES if path.startswith(("/health", "/metrics"))} == PROBES
 
 
 def test_bad_credentials_count_against_the_address(

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from django.http import HttpRequest
 
+from valdrix.kernel.http.probes import PROBES
 from valdrix.kernel.http.problem_response import problem_response
 from valdrix.kernel.metrics import REQUESTS_SHED
 from valdrix.kernel.throttling.owners import Owners
@@ -26,8 +27,6 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 GATE: Final = "gate"
 OTHER: Final = "other"
 GATE_PATHS: Final = "/api/v1/enforcement/gate/"
-_ALWAYS: Final = ("/health", "/metrics")
-"""What says how the process is."""
 RETRY_AFTER_SECONDS: Final = 1
 PLACE: Final = "valdrix.place"
 """Where a request's environment has its place."""
@@ -94,7 +93,7 @@ class SheddingApplication:
     ) -> Iterable[bytes]:
         """Answer one request, or refuse it."""
         path = environ.get("PATH_INFO", "")
-        if path.startswith(_ALWAYS):
+        if path in PROBES:
             return self._application(environ, start_response)
         kind = GATE if path.startswith(GATE_PATHS) else OTHER
         place = self._take(kind)

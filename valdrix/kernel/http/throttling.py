@@ -12,14 +12,13 @@ from django.http import HttpRequest, HttpResponse
 
 from valdrix.kernel.http.client_address import client_address
 from valdrix.kernel.http.measuring import route_of
+from valdrix.kernel.http.probes import PROBES
 from valdrix.kernel.http.problem_response import problem_response
 from valdrix.kernel.http.refusing import DETAIL, RefusedBy, note_refusal
 from valdrix.kernel.metrics import RATE_LIMIT_REJECTIONS
 from valdrix.kernel.throttling.limiter import limiter
 from valdrix.kernel.throttling.windows import Limit, Taken
 
-_UNLIMITED: Final = ("/health", "/metrics", "/static/")
-"""What probes and browsers fetch of their own accord."""
 _ASKS_FOR_CREDENTIALS: Final = "/api/v1/"
 """Elsewhere a header is no credential: people sign in there."""
 _CREDENTIALS: Final = ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "HTTP_X_TFC_TASK_SIGNATURE")
@@ -31,7 +30,8 @@ class AddressThrottleMiddleware:
 
     A request that carries a credential is counted when that is refused, see
     :func:`take_for_address`, and when it turns out that nobody looked at it: a header that is no
-    credential where it is sent does not lift the limit.
+    credential where it is sent does not lift the limit. Static files have none: they are served
+    before this, so that what arrives of them here is no file.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -69,7 +69,7 @@ def take_for_address(request: HttpRequest) -> Taken:
 
 
 def _is_limited(request: HttpRequest) -> bool:
-    if request.path.startswith(_UNLIMITED) or _has_credential(request):
+    if request.path in PROBES or _has_credential(request):
         return False
     # Only a request that has a session's cookie costs a look at the session.
     has_session = settings.SESSION_COOKIE_NAME in request.COOKIES
