@@ -49,6 +49,8 @@ class Examination:
 
     document: Any
     problems: list[Problem] = field(default_factory=list)
+    _found: dict[str, Any] = field(default_factory=dict)
+    """What lies at a pointer, of those that others go on from."""
 
     def refuse(self, pointer: str, code: str, message: str) -> None:
         """Note a problem."""
@@ -56,7 +58,7 @@ class Examination:
 
     def has(self, pointer: str) -> bool:
         """Tell whether the document has something at a pointer."""
-        return _resolve(self.document, pointer) is not _MISSING
+        return self._resolve(pointer) is not _MISSING
 
     def text(self, pointer: str) -> str | None:
         """Return a text that is not blank."""
@@ -155,7 +157,7 @@ class Examination:
 
     def unknown_members(self, pointer: str, known: Collection[str]) -> None:
         """Note members of an object that the profile does not have."""
-        value = _resolve(self.document, pointer)
+        value = self._resolve(pointer)
         if isinstance(value, dict):
             for name in value:
                 if name not in known:
@@ -172,8 +174,16 @@ class Examination:
         self.refuse(pointer, "out_of_range", "is no figure that was ever measured")
         return False
 
+    def _resolve(self, pointer: str) -> Any:
+        if not pointer:
+            return self.document
+        parent, _, last = pointer.rpartition("/")
+        if parent not in self._found:
+            self._found[parent] = self._resolve(parent)
+        return _member(self._found[parent], last)
+
     def _get(self, pointer: str) -> Any:
-        value = _resolve(self.document, pointer)
+        value = self._resolve(pointer)
         if value is _MISSING or value is None:
             self.refuse(pointer, "missing", "is missing")
             return None
@@ -201,17 +211,13 @@ class _Missing:
 _MISSING: Final = _Missing()
 
 
-def _resolve(document: Any, pointer: str) -> Any:
-    value = document
-    for part in pointer.split("/")[1:]:
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, dict) and name in value:
-            value = value[name]
-        elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
-            value = value[int(name)]
-        else:
-            return _MISSING
-    return value
+def _member(value: Any, part: str) -> Any:
+    name = part.replace("~1", "/").replace("~0", "~") if "~" in part else part
+    if isinstance(value, dict):
+        return value.get(name, _MISSING)
+    if isinstance(value, list) and name.isdigit() and int(name) < len(value):
+        return value[int(name)]
+    return _MISSING
 
 
 def _escape(name: object) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from governance.evidence.ci_green import COMMAND, PROFILE
 from governance.evidence.junit import Counts, JunitError, count_cases
-from governance.evidence.stress import rounded
+from governance.evidence.load_results import rounded
 from valdrix.certification.commit import is_clean, read_commit
 from valdrix.certification.suite import build_test_environment
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from governance.evidence.load_results import TICK
 from valdrix.kernel.strict_json import loads
 
 ANSWER_WITHIN_SECONDS: Final = 30.0
-TICK_SECONDS: Final = 0.0001
-"""What latencies are rounded up to: a tenth of a millisecond."""
+_TICK_SECONDS: Final = float(TICK)
 _RECEIVE: Final = 65536
 
 
@@ -200,7 +200,7 @@ def _ask_on(task: _Task, user: int, queue: multiprocessing.Queue[Tally]) -> None
         except NoAnswer:
             status = 0
         failed = status != 200
-        ticks = -(-(time.monotonic() - now) // TICK_SECONDS)
+        ticks = -(-(time.monotonic() - now) // _TICK_SECONDS)
         tally.latencies[int(ticks)] += 1
         tally.requests[question.name] += 1
         tally.failures[question.name] += failed

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ DOCUMENTS = {
     "ssdf_traceability": DOCS / "security" / "ssdf_traceability_matrix.json",
     "failure_injection": DOCS / "ops" / "evidence" / "enforcement_failure_injection.json",
     "key_rotation_drill": DOCS / "ops" / "evidence" / "key_rotation_drill.json",
+    "stress": DOCS / "ops" / "evidence" / "enforcement_stress_artifact.json",
 }
 FREE = {
     # What anything may be written in, as long as something is.
@@ -31,11 +33,18 @@ FREE = {
     "ssdf_traceability": ("how",),
     "failure_injection": ("executed_by", "approved_by", "duration_seconds", "captured_at"),
     "key_rotation_drill": ("owner", "approver", "at", "executed_at", "next_drill_due_on"),
+    "stress": ("database_version", "python", "django"),
 }
+ALIKE = ("/runs/1/", "/floor/results/")
+"""Judged by the same lines as the stress artifact's first and last run, and its reads."""
+_ENOUGH = 100
+"""Of more alike elements than these the first, one in the middle, and the last are spoilt."""
 
 
 def find_leaves(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
-    children = value.items() if isinstance(value, dict) else enumerate(value)
+    children = list(value.items() if isinstance(value, dict) else enumerate(value))
+    if isinstance(value, list) and len(value) > _ENOUGH and isinstance(value[0], list):
+        children = [children[0], children[len(children) // 2], children[-1]]
     for name, child in children:
         if isinstance(child, dict | list):
             yield from find_leaves(child, f"{pointer}/{name}")
@@ -47,6 +56,8 @@ def other(value: Any) -> Any:
     """Return a value of the same kind that is another one."""
     if isinstance(value, bool):
         return not value
+    if isinstance(value, Decimal):
+        return value + Decimal("0.0001")
     return value + 1 if isinstance(value, int) else f"{value}x"
 
 
@@ -66,7 +77,9 @@ def test_no_leaf_can_be_spoilt_unnoticed(profile: str) -> None:
     said: set[tuple[str, str]] = set()
     edits = 0
     for pointer, value in find_leaves(document):
-        wrong = [None, ["x"], "TBD"]
+        if profile == "stress" and pointer.startswith(ALIKE):
+            continue
+        wrong = [None, "TBD" if isinstance(value, str) else ["x"]]
         name = pointer.rsplit("/", 1)[-1]
         if not name.isdigit():  # One proof less of several claims less, and is no lie.
             wrong.append(...)

@@ -70,6 +70,6 @@ def test_the_table_for_people_has_the_artifact_s_figures() -> None:
             f" {results['throughput_rps']:.1f}/s | {p95:.1f} ms | {p99:.1f} ms |"
         ) in text
     floor = artifact["floor"]
-    assert f"{floor['throughput_rps']:.1f}/s" in text
-    assert f"{floor['reads_throughput_rps']:.1f}/s" in text
+    assert f"{floor['results']['throughput_rps']:.1f}/s" in text
+    assert f"{floor['reads_results']['throughput_rps']:.1f}/s" in text
     assert f"{floor['reads_share_of_floor']:.4f}" in text

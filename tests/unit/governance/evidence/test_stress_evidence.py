@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -39,14 +40,24 @@ EDITS: tuple[tuple[str, Any, str], ...] = (
     ("/runtime/database_engine", "sqlite", "/runtime/database_engine"),
     ("/runtime/database_engine", " ", "/runtime/database_engine"),
     ("/runtime", ..., "/runtime/database_engine"),
-    ("/floor/throughput_rps", Decimal("1000.0000"), "/floor/reads_share_of_floor"),
-    ("/floor/throughput_rps", 0, "/floor/throughput_rps"),
-    ("/floor/reads_throughput_rps", Decimal("600.0000"), "/floor/reads_share_of_floor"),
-    ("/floor/reads_throughput_rps", ..., "/floor/reads_throughput_rps"),
+    ("/floor", ..., "/floor/endpoint"),
+    ("/floor/results", ..., "/floor/results/total_requests"),
+    ("/floor/results/throughput_rps", Decimal("100.0000"), "/floor/results/throughput_rps"),
+    ("/floor/results/throughput_rps", 0, "/floor/results/throughput_rps"),
+    ("/floor/results/elapsed_seconds", Decimal("9.9"), "/floor/results/elapsed_seconds"),
+    (
+        "/floor/reads_results/throughput_rps",
+        Decimal("90.0000"),
+        "/floor/reads_results/throughput_rps",
+    ),
+    ("/floor/reads_results/throughput_rps", ..., "/floor/reads_results/throughput_rps"),
+    ("/floor/reads_results/by_endpoint/2", ..., "/floor/reads_results/by_endpoint"),
     ("/floor/reads_share_of_floor", Decimal("0.9000"), "/floor/reads_share_of_floor"),
-    ("/floor/reads_failed_requests", 1, "/floor/reads_failed_requests"),
-    ("/floor/reads_p95_response_time", "fast", "/floor/reads_p95_response_time"),
-    ("/floor/failed_requests", 2, "/floor/failed_requests"),
+    ("/floor/reads_share_of_floor", ..., "/floor/reads_share_of_floor"),
+    ("/floor/reads_results/failed_requests", 1, "/floor/reads_results/failed_requests"),
+    ("/floor/reads_results/p95_response_time", "fast", "/floor/reads_results/p95_response_time"),
+    ("/floor/results/failed_requests", 2, "/floor/results/failed_requests"),
+    ("/floor/results/p95_response_time", 0, "/floor/results/p95_response_time"),
     ("/floor/comment", "good", "/floor/comment"),
     ("/runs", [], "/runs"),
     ("/runs/2", ..., "/runs"),
@@ -106,15 +117,27 @@ EDITS: tuple[tuple[str, Any, str], ...] = (
     ("/meets_targets", False, "/meets_targets"),
     ("/runtime/host", "db.example.com", "/runtime/host"),
     ("/note", "all good", "/note"),
-    ("/concurrent_users", 316, "/runs/0/results/total_requests"),
+    ("/concurrent_users", 316, "/runs/0/results/response_time_sum"),
     ("/concurrent_users", 10**15, "/concurrent_users"),
     ("/runtime/database_version", ..., "/runtime/database_version"),
     ("/floor/endpoint", "/health", "/floor/endpoint"),
-    ("/floor/p95_response_time", 0, "/floor/p95_response_time"),
-    ("/floor/reads_p95_response_time", Decimal(-1), "/floor/reads_p95_response_time"),
-    ("/floor/throughput_rps", Decimal("1e999999"), "/floor/throughput_rps"),
+    (
+        "/floor/reads_results/p95_response_time",
+        Decimal(-1),
+        "/floor/reads_results/p95_response_time",
+    ),
+    ("/floor/results/throughput_rps", Decimal("1e999999"), "/floor/results/throughput_rps"),
+    ("/runs/0/results/note", "quick", "/runs/0/results/note"),
+    ("/runs/0/note", "quick", "/runs/0/note"),
+    ("/concurrent_users", 11, "/runs/0/results/response_time_sum"),
+    ("/runs/0/results/response_time_sum", Decimal(290), "/runs/0/results/response_time_sum"),
+    ("/runs/0/results/latency_histogram/2/0", Decimal(6), "/runs/0/results/response_time_sum"),
+    ("/floor/results/latency_histogram/0/0", Decimal("0.03"), "/floor/results/response_time_sum"),
+    ("/runs/0/captured_at", "2026-11-26T10:57:20+00:00", "/runs/0/captured_at"),
+    ("/runs/2/captured_at", "2026-11-26T11:00:00+00:00", "/runs/2/captured_at"),
+    ("/captured_at", "2026-11-26T11:02:00+00:00", "/captured_at"),
     ("/runs/0/captured_at", "2026-11-25T11:00:00+00:00", "/runs/0/captured_at"),
-    ("/runs/1/captured_at", "2026-11-26T10:51:20+00:00", "/runs/1/captured_at"),
+    ("/runs/1/captured_at", "2026-11-26T10:58:50+00:00", "/runs/1/captured_at"),
     ("/runs/1/results/elapsed_seconds", Decimal("1e-999999"), "/runs/1/results/elapsed_seconds"),
     (
         "/runs/0/results/latency_histogram/0/0",
@@ -182,8 +205,9 @@ def test_an_honest_failure_is_no_release_evidence() -> None:
 
 
 def test_without_an_age_any_age_is_taken() -> None:
-    old = edited(stress(), "/captured_at", str(build_world().now - timedelta(minutes=1)))
-    assert verify(old, max_artifact_age_hours=None) == []
+    world = replace(build_world(), now=build_world().now + timedelta(days=400))
+    assert verify_evidence(STRESS, stress(), {**AGED, "max_artifact_age_hours": None}, world) == []
+    assert verify_evidence(STRESS, stress(), AGED, world) != []
 
 
 def test_what_is_no_object_is_refused() -> None:
