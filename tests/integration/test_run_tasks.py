@@ -34,6 +34,7 @@ from tests.factories.sums import check_chain, find_differences
 from tests.factories.tenants import World
 from tests.preflight import build_estimate, build_plan, build_preflight
 from tests.standin import LOOPBACK, Asked, Reply, StandIn, stand_in
+from valdrix.jobs import turns
 from valdrix.jobs.tasks import work_run_tasks
 from valdrix.kernel import outbound
 from valdrix.kernel.addresses import read_host_list
@@ -134,6 +135,11 @@ def server(directory: Path) -> Iterator[StandIn]:
 @pytest.fixture
 def platform(server: StandIn, tenant: World, settings: Any) -> Platform:
     settings.RUN_TASK_HOSTS = read_host_list([server.host])
+    return connect(server, tenant)
+
+
+def connect(server: StandIn, tenant: World) -> Platform:
+    """Register a tenant's run task, and let the stand-in be its platform."""
     made = (
         Api()
         .post(
@@ -846,6 +852,39 @@ def test_the_job_works_in_every_tenant(
     platform.ask()
     assert "calls=" in work_run_tasks()
     assert rows(tenant)[0].state == "reported"
+
+
+@pytest.mark.first
+def test_a_slow_callback_of_one_tenant_holds_no_run_task_of_another(
+    platform: Platform, shop: Shop, tenant: World, other_tenant: World, directory: Path,
+    settings: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Nor does its tenant get a second thread: its next call waits for its own turn."""
+    release = threading.Event()
+
+    def slow(number: int) -> Reply:
+        assert release.wait(60)
+        return Reply()
+
+    monkeypatch.setattr(outbound, "send", worker(platform).send)
+    monkeypatch.setattr(turns, "WAITED_SECONDS", 1.0)
+    platform.callback = slow
+    platform.ask(run_id="slow")
+    platform.ask(run_id="next")
+    with stand_in(directory, lambda asked: Reply()) as server:
+        other = connect(server, other_tenant)
+        settings.RUN_TASK_HOSTS = read_host_list([platform.server.host, server.host])
+        try:
+            wait_for(lambda: bool(work_run_tasks() and platform.callbacks), 30)
+            other.ask()
+            wait_for(lambda: bool(work_run_tasks() and other.callbacks), 30)
+            assert [(row.state, row.attempts) for row in rows(tenant)] == [
+                ("decided", 1), ("received", 0),
+            ]  # fmt: skip
+        finally:
+            release.set()
+            wait_for(lambda: "unfinished=0" in work_run_tasks(), 30)
+    assert {row.state for row in [*rows(tenant), *rows(other_tenant)]} == {"reported"}
 
 
 @pytest.mark.first

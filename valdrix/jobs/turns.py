@@ -1,0 +1,86 @@
+"""Turns: a job's work in one tenant, and a crew for turns that wait for systems of others."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from django.db import connections
+
+log = logging.getLogger("valdrix.jobs")
+
+WAITED_SECONDS: Final = 20.0
+"""So long a run waits for its turns; a new call of another tenant must not wait for a slow one."""
+_AT_ONCE: Final = 4
+_MOST_IN_PROGRESS: Final = 16
+"""Each turn in progress has a connection of the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One tenant's turn of a job."""
+
+    job: str
+    work: Callable[[uuid.UUID], dict[str, int]]
+    tenant_id: uuid.UUID
+
+    def take(self) -> dict[str, int] | None:
+        """Do the work and return its counts; None when it raised, which is logged."""
+        try:
+            return self.work(self.tenant_id)
+        except Exception:
+            log.exception("job=%s tenant=%s outcome=failed", self.job, self.tenant_id)
+            return None
+
+
+class Crew:
+    """Takes the turns of one job, a few at once and one a tenant, and does not wait for the slow.
+
+    A turn that lasts goes on beside the job's next runs in this process: it holds back its own
+    tenant and nobody else.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_progress: set[uuid.UUID] = set()
+
+    def take(self, turns: Sequence[Turn]) -> list[dict[str, int] | None]:
+        """Take the turns that can be taken now, and return the counts of those that ended in time.
+
+        What was not begun by then is left to the next run.
+        """
+        at_once = min(_AT_ONCE, _MOST_IN_PROGRESS - len(self._in_progress))
+        if at_once <= 0:
+            return []
+        pool = ThreadPoolExecutor(at_once, thread_name_prefix="turn")
+        ended, lasting = wait([pool.submit(self._take, turn) for turn in turns], WAITED_SECONDS)
+        pool.shutdown(wait=False, cancel_futures=True)
+        return [*(one.result() for one in ended), {"unfinished": len(lasting)}]
+
+    def _take(self, turn: Turn) -> dict[str, int] | None:
+        """Take one turn, unless the tenant has one, on connections that end with it."""
+        with self._only_turn_of(turn.tenant_id) as is_only:
+            if not is_only:
+                return {"unfinished": 1}
+            try:
+                return turn.take()
+            finally:
+                connections.close_all()
+
+    @contextmanager
+    def _only_turn_of(self, tenant_id: uuid.UUID) -> Iterator[bool]:
+        with self._lock:
+            is_only = tenant_id not in self._in_progress
+            self._in_progress.add(tenant_id)
+        try:
+            yield is_only
+        finally:
+            if is_only:
+                with self._lock:
+                    self._in_progress.discard(tenant_id)
