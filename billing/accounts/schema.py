@@ -52,6 +52,16 @@ BEGIN
     END IF;
 END $$;
 """
+# What a gate of one scope locks, as one row: a set of rows would be kept and read once more.
+LOCK: Final = f"""
+CREATE OR REPLACE FUNCTION billing_lock_accounts(p_tenant uuid, p_project text, p_environment text,
+    p_team text, p_now timestamptz, OUT ids uuid[], OUT listed json)
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    SELECT array_agg(l.id), json_agg(json_build_array(l.id, l.kind))
+      INTO ids, listed FROM ({_SELECT} FOR UPDATE) AS l;
+END $$;
+"""
 LOCK_ALL: Final = """
 CREATE OR REPLACE FUNCTION billing_lock_scopes(p_tenant uuid, p_scopes jsonb, p_now timestamptz)
 RETURNS TABLE (id uuid) LANGUAGE plpgsql VOLATILE AS $$
@@ -94,6 +104,11 @@ END $$;
 def create_grants_page() -> RunSQL:
     """Return the operation that creates the page of grants; it runs with the caller's rights."""
     return RunSQL(_GRANTS_PAGE, "DROP FUNCTION billing_grants_page;")
+
+
+def create_lock_function() -> RunSQL:
+    """Return the operation that creates the lock of one scope's accounts."""
+    return RunSQL(LOCK, "DROP FUNCTION billing_lock_accounts;")
 
 
 def create_scopes_function() -> RunSQL:

@@ -18,20 +18,7 @@ _CHANGE_NAMES: Final = """p_tenant, p_shadow, p_computed, p_fingerprint, p_run, 
 _CHARGES: Final = """TABLE (is_parent boolean, id uuid, family_id uuid, held_usd numeric,
     own_usd numeric, taken_usd numeric, change_is_computed boolean)"""
 
-CREATE: Final = f"""
-CREATE FUNCTION billing_find_charges({_CHANGE}) RETURNS {_CHARGES}
-LANGUAGE plpgsql VOLATILE AS $$
-#variable_conflict use_column
-BEGIN
-    IF p_computed OR p_run IS NOT NULL THEN
-        RETURN QUERY
-        SELECT false, c.id, c.family_id, c.held_usd, c.own_usd, c.taken_usd, c.change_is_computed
-          FROM (SELECT a.* FROM billing_charge a
-                 WHERE p_computed AND a.tenant_id = p_tenant AND a.state = 'active'
-                   AND a.is_shadow = p_shadow AND a.change_is_computed
-                   AND a.change_fingerprint = p_fingerprint AND a.confirmed_at IS NULL
-                UNION ALL
-                SELECT a.* FROM billing_charge a
+_OF_THE_RUN: Final = """billing_charge a
                  WHERE a.tenant_id = p_tenant AND a.state = 'active' AND a.is_shadow = p_shadow
                    AND a.run_id = p_run AND a.project_id = p_project
                    AND a.environment = p_environment AND a.action = p_action
@@ -39,11 +26,31 @@ BEGIN
                    -- Within one run a stage without a digest asks about the change that has one.
                    AND (a.change_digest IS NULL OR p_digest IS NULL OR a.change_digest = p_digest)
                    -- What was applied is over; only the stage that says so still belongs to it.
-                   AND (a.confirmed_at IS NULL OR p_closes)) c
+                   AND (a.confirmed_at IS NULL OR p_closes)"""
+
+CREATE: Final = f"""
+CREATE OR REPLACE FUNCTION billing_find_charges({_CHANGE}) RETURNS {_CHARGES}
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+    IF p_computed THEN
+        RETURN QUERY
+        SELECT false, c.id, c.family_id, c.held_usd, c.own_usd, c.taken_usd, c.change_is_computed
+          FROM (SELECT a.* FROM billing_charge a
+                 WHERE a.tenant_id = p_tenant AND a.state = 'active'
+                   AND a.is_shadow = p_shadow AND a.change_is_computed
+                   AND a.change_fingerprint = p_fingerprint AND a.confirmed_at IS NULL
+                UNION ALL
+                SELECT a.* FROM {_OF_THE_RUN}) c
          -- The run's own charge of this very change, then the run's own, then another run's.
          ORDER BY coalesce(c.run_id = p_run AND c.change_digest IS NOT DISTINCT FROM p_digest,
                            false) DESC, coalesce(c.run_id = p_run, false) DESC, c.id
          LIMIT 1;
+    ELSIF p_run IS NOT NULL THEN
+        RETURN QUERY
+        SELECT false, a.id, a.family_id, a.held_usd, a.own_usd, a.taken_usd, a.change_is_computed
+          FROM {_OF_THE_RUN}
+         ORDER BY (a.change_digest IS NOT DISTINCT FROM p_digest) DESC, a.id LIMIT 1;
     END IF;
     IF p_decision IS NOT NULL THEN
         RETURN QUERY
@@ -55,18 +62,21 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION billing_lock_charges(p_locks bigint[], {_CHANGE}) RETURNS {_CHARGES}
+CREATE OR REPLACE FUNCTION billing_lock_charges(p_locks bigint[], {_CHANGE}) RETURNS {_CHARGES}
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     wanted uuid[];
     found_charges uuid[];
+    name_lock bigint;
 BEGIN
-    -- The numbers come sorted, and unnest keeps their order.
-    PERFORM pg_advisory_xact_lock(key) FROM unnest(p_locks) AS key;
+    -- The numbers come sorted. A condition is evaluated without a statement around it.
+    FOREACH name_lock IN ARRAY p_locks LOOP
+        CONTINUE WHEN pg_advisory_xact_lock(name_lock) IS NULL;
+    END LOOP;
     FOR attempt IN 1..3 LOOP
-        SELECT array_agg(DISTINCT one) INTO wanted
-          FROM billing_find_charges({_CHANGE_NAMES}) f, unnest(ARRAY[f.id, f.family_id]) AS one;
+        SELECT array_agg(f.id) || array_agg(f.family_id) INTO wanted
+          FROM billing_find_charges({_CHANGE_NAMES}) f;
         IF wanted IS NULL THEN
             RETURN;
         END IF;
@@ -87,8 +97,9 @@ HOLD: Final = """
 CREATE OR REPLACE FUNCTION billing_hold_all(p jsonb) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     o record;
-    charged uuid[];
-    updated integer;
+    wanted integer;
+    charged integer;
+    joins boolean;
 BEGIN
     -- One statement, however many orders: each statement has to make the checks of its tables ready,
     -- which takes longer than all the rest of it.
@@ -97,7 +108,8 @@ BEGIN
             parent uuid, tenant uuid, decision uuid, shadow boolean, project text,
             environment text, action text, reference text, fingerprint text, digest text,
             computed boolean, run text, own numeric, taken numeric, month date, at timestamptz,
-            due timestamptz, accounts uuid[], kinds text[], amounts numeric[])
+            due timestamptz, accounts uuid[], kinds text[], amounts numeric[], pending numeric[],
+            shadows numeric[], credits numeric[])
     ), opened AS (
         INSERT INTO billing_charge (id, tenant_id, family_id, is_shadow, state, project_id,
             environment, action, resource_reference, change_fingerprint, change_digest,
@@ -111,13 +123,36 @@ BEGIN
             state, own_usd, taken_usd, month, reserved_at, due_at)
         SELECT h.decision, h.tenant, h.charge, h.parent, 'active', h.own, h.taken, h.month, h.at,
             h.due FROM h
+    ), lined AS (
+        INSERT INTO billing_reservation_line (reservation_id, tenant_id, account_id, kind,
+            is_shadow, state, position, amount_usd, posted_usd, month)
+        SELECT h.decision, h.tenant, l.account, l.kind, h.shadow, 'pending', l.place, l.amount, 0,
+               h.month
+          FROM h, unnest(h.accounts, h.kinds, h.amounts) WITH ORDINALITY
+               AS l (account, kind, amount, place)
+    ), moved AS MATERIALIZED (
+        SELECT l.account, sum(l.pending) AS pending, sum(l.shadow) AS shadow,
+               sum(l.credit) AS credit
+          FROM h, unnest(h.accounts, h.amounts, h.pending, h.shadows, h.credits)
+               AS l (account, amount, pending, shadow, credit)
+         WHERE l.amount > 0 GROUP BY l.account
+    ), updated AS (
+        UPDATE billing_account a
+           SET pending_usd = a.pending_usd + m.pending,
+               shadow_pending_usd = a.shadow_pending_usd + m.shadow,
+               remaining_usd = a.remaining_usd - m.credit,
+               reserved_usd = a.reserved_usd + m.credit
+          FROM moved m WHERE a.id = m.account RETURNING a.id
     )
-    INSERT INTO billing_reservation_line (reservation_id, tenant_id, account_id, kind, is_shadow,
-        state, position, amount_usd, posted_usd, month)
-    SELECT h.decision, h.tenant, l.account, l.kind, h.shadow, 'pending', l.place, l.amount, 0,
-           h.month
-      FROM h, unnest(h.accounts, h.kinds, h.amounts) WITH ORDINALITY
-           AS l (account, kind, amount, place);
+    SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM updated),
+           bool_or(NOT h.opens OR h.parent IS NOT NULL OR h.taken > 0)
+      INTO wanted, charged, joins FROM h;
+    IF charged <> wanted THEN
+        RAISE EXCEPTION '% of % accounts were charged', charged, wanted USING ERRCODE = 'VX007';
+    END IF;
+    IF NOT joins THEN
+        RETURN;
+    END IF;
     -- What joins a charge, or takes a part of a parent's, one order after the other.
     FOR o IN
         SELECT r.* FROM jsonb_to_recordset(p) AS r (opens boolean, charge uuid, family uuid,
@@ -142,26 +177,6 @@ BEGIN
              WHERE c.id = o.family;
         END IF;
     END LOOP;
-    SELECT array_agg(DISTINCT l.account) INTO charged
-      FROM jsonb_to_recordset(p) AS r (accounts uuid[], amounts numeric[]),
-           unnest(r.accounts, r.amounts) AS l (account, amount) WHERE l.amount > 0;
-    UPDATE billing_account a
-       SET pending_usd = a.pending_usd + due.pending,
-           shadow_pending_usd = a.shadow_pending_usd + due.shadow,
-           remaining_usd = a.remaining_usd - due.credit,
-           reserved_usd = a.reserved_usd + due.credit
-      FROM (SELECT l.account, sum(l.pending) AS pending, sum(l.shadow) AS shadow,
-                   sum(l.credit) AS credit
-              FROM jsonb_to_recordset(p) AS r (accounts uuid[], pending numeric[],
-                                               shadows numeric[], credits numeric[]),
-                   unnest(r.accounts, r.pending, r.shadows, r.credits)
-                       AS l (account, pending, shadow, credit) GROUP BY l.account) AS due
-     WHERE a.id = due.account AND a.id = ANY (charged);
-    GET DIAGNOSTICS updated = ROW_COUNT;
-    IF updated <> coalesce(cardinality(charged), 0) THEN
-        RAISE EXCEPTION '% of % accounts were charged', updated, cardinality(charged)
-            USING ERRCODE = 'VX007';
-    END IF;
 END $$;
 """
 DROP: Final = """
@@ -174,6 +189,11 @@ DROP FUNCTION billing_find_charges;
 def create_reservation_functions() -> RunSQL:
     """Return the operation that creates them."""
     return RunSQL(CREATE + HOLD, DROP)
+
+
+def replace_reservation_functions() -> RunSQL:
+    """Return the operation that brings all of them up to date."""
+    return RunSQL(CREATE + HOLD, RunSQL.noop)
 
 
 def replace_hold_function() -> RunSQL:

@@ -53,14 +53,15 @@ DECLARE
     moment timestamptz := p->>'now';
     locks bigint[] := p->>'locks';
     taken integer[];
-    change jsonb;
+    governing record;
     policy json;
+    claim jsonb;
+    change jsonb;
     charges json;
     scope jsonb;
     locked uuid[];
-    accounts json;
-    ids uuid[];
-    snapshot json;
+    accounts record;
+    seen record;
     reads json[] := '{}';
     changed integer[];
 BEGIN
@@ -71,25 +72,38 @@ BEGIN
             RETURN json_build_array(NULL, NULL, NULL, NULL, to_json(changed));
         END IF;
     END IF;
-    SELECT json_build_array(g.number, g.sha256, g.schema_version, g.canonical_json, g.forced_modes)
-      INTO policy FROM governance_read_policy(tenant, moment, p->>'known') g;
+    -- Functions of one row are assigned: a statement around them would cost as much as they do.
+    governing := governance_read_policy(tenant, moment, p->>'known');
     -- The claims come sorted: whoever waits for another's key holds none that comes after it.
-    WITH claim AS (
-        SELECT (c->>0)::integer AS place, k.*
-          FROM jsonb_array_elements(p->'claims') AS c,
-               jsonb_to_record(c->1) AS k (source text, stored_key text, request_fingerprint text,
-                                           sent_sha256 text, decision_id uuid,
-                                           claimed_at timestamptz)
-    ), claimed AS (
+    IF jsonb_array_length(p->'claims') = 1 THEN
+        claim := p->'claims'->0->1;
         INSERT INTO enforcement_idempotency_key (tenant_id, source, stored_key,
             request_fingerprint, sent_sha256, decision_id, claimed_at)
-        SELECT tenant, k.source, k.stored_key, k.request_fingerprint, k.sent_sha256,
-               k.decision_id, k.claimed_at
-          FROM claim k
-        ON CONFLICT DO NOTHING RETURNING decision_id
-    )
-    SELECT array_agg(k.place) INTO taken
-      FROM claim k WHERE k.decision_id NOT IN (SELECT c.decision_id FROM claimed c);
+        VALUES (tenant, claim->>'source', claim->>'stored_key', claim->>'request_fingerprint',
+            claim->>'sent_sha256', (claim->>'decision_id')::uuid,
+            (claim->>'claimed_at')::timestamptz)
+        ON CONFLICT DO NOTHING;
+        IF NOT FOUND THEN
+            taken := ARRAY[(p->'claims'->0->>0)::integer];
+        END IF;
+    ELSE
+        WITH claim AS (
+            SELECT (c->>0)::integer AS place, k.*
+              FROM jsonb_array_elements(p->'claims') AS c,
+                   jsonb_to_record(c->1) AS k (source text, stored_key text,
+                       request_fingerprint text, sent_sha256 text, decision_id uuid,
+                       claimed_at timestamptz)
+        ), claimed AS (
+            INSERT INTO enforcement_idempotency_key (tenant_id, source, stored_key,
+                request_fingerprint, sent_sha256, decision_id, claimed_at)
+            SELECT tenant, k.source, k.stored_key, k.request_fingerprint, k.sent_sha256,
+                   k.decision_id, k.claimed_at
+              FROM claim k
+            ON CONFLICT DO NOTHING RETURNING decision_id
+        )
+        SELECT array_agg(k.place) INTO taken
+          FROM claim k WHERE k.decision_id NOT IN (SELECT c.decision_id FROM claimed c);
+    END IF;
     IF taken IS NOT NULL AND jsonb_array_length(p->'changes') = 1 THEN
         RAISE EXCEPTION 'the key is taken' USING ERRCODE = 'VX006';
     END IF;
@@ -116,15 +130,22 @@ BEGIN
     IF jsonb_array_length(p->'scopes') > 1 THEN
         SELECT array_agg(a.id) INTO locked FROM billing_lock_scopes(tenant, p->'scopes', moment) a;
     END IF;
-    FOR scope IN SELECT * FROM jsonb_array_elements(p->'scopes') LOOP
-        SELECT array_agg(a.id), json_agg(json_build_array(a.id, a.kind)) INTO ids, accounts
-          FROM billing_gate_accounts(tenant, scope->>'project', scope->>'environment',
-                                     scope->>'team', moment, locked IS NULL) a
-         WHERE locked IS NULL OR a.id = ANY (locked);
-        SELECT json_build_array(s.accounts, s.costs, s.tier, s.policy_version) INTO snapshot
-          FROM enforcement_gate_snapshot(tenant, scope->>'project', ids,
-                                         (p->>'month')::date) s;
-        reads := reads || json_build_array(accounts, snapshot);
+    FOR place IN 0 .. jsonb_array_length(p->'scopes') - 1 LOOP
+        scope := p->'scopes'->place;
+        IF locked IS NULL THEN
+            accounts := billing_lock_accounts(tenant, scope->>'project', scope->>'environment',
+                                              scope->>'team', moment);
+        ELSE
+            SELECT array_agg(a.id) AS ids, json_agg(json_build_array(a.id, a.kind)) AS listed
+              INTO accounts
+              FROM billing_gate_accounts(tenant, scope->>'project', scope->>'environment',
+                                         scope->>'team', moment, false) a
+             WHERE a.id = ANY (locked);
+        END IF;
+        seen := enforcement_gate_snapshot(tenant, scope->>'project', accounts.ids,
+                                          (p->>'month')::date);
+        reads := reads || json_build_array(accounts.listed, json_build_array(
+            seen.accounts, seen.costs, seen.tier, seen.policy_version));
     END LOOP;
     IF (p->>'looks_back')::boolean THEN
         SELECT taken || array_agg((listed.place - 1)::integer) INTO taken
@@ -134,6 +155,8 @@ BEGIN
             RAISE EXCEPTION 'there is an answer or an approval' USING ERRCODE = 'VX006';
         END IF;
     END IF;
+    policy := json_build_array(governing.number, governing.sha256, governing.schema_version,
+                               governing.canonical_json, governing.forced_modes);
     IF changed IS NULL THEN
         -- The caller is of an earlier version, and asked the database about the credential before.
         RETURN json_build_array(policy, charges, to_json(reads), to_json(coalesce(taken, '{}')));

@@ -87,10 +87,10 @@ def test_settlement_storm(tenant: World, sender: Sender) -> None:
 def planted_without_locks(owner_cursor: Any) -> Iterator[None]:
     """Let the database's functions choose a gate's accounts without locking them."""
     originals = []
-    for name in ("billing_gate_accounts", "billing_lock_scopes"):
+    for name in ("billing_lock_accounts", "billing_gate_accounts", "billing_lock_scopes"):
         owner_cursor.execute("SELECT pg_get_functiondef(%s::regproc)", [name])
         originals.append(owner_cursor.fetchone()[0])
-    planted = [re.sub(r" FOR UPDATE( OF a)?;", ";", original) for original in originals]
+    planted = [re.sub(r" FOR UPDATE( OF a)?(?=[;)])", "", original) for original in originals]
     assert all(one != original for one, original in zip(planted, originals, strict=True))
     try:
         for one in planted:
