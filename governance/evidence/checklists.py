@@ -6,7 +6,6 @@ A claim names files or tests of this repository; the verifier looks that they ex
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
@@ -99,8 +98,10 @@ def verify_sanity(examination: Examination, repository: Repository) -> None:
     _verify_ids(examination, "/dimensions", len(rows), SANITY_DIMENSIONS)
     for index in range(len(rows)):
         pointer = f"/dimensions/{index}"
+        examination.unknown_members(pointer, {"id", "question", "tests"})
         examination.text(f"{pointer}/question")
         tests = examination.texts(f"{pointer}/tests")
+        examination.once(f"{pointer}/tests", tests)
         for number, test in enumerate(tests):
             if not repository.has_test(test):
                 examination.refuse(
@@ -120,10 +121,12 @@ class _Claims:
     pointer: str
     required: tuple[str, ...]
     statuses: tuple[str, ...]
+    members: frozenset[str]
 
 
-_JWT: Final = _Claims("/controls", JWT_CONTROLS, ("implemented",))
-_SSDF: Final = _Claims("/practices", SSDF_PRACTICES, SSDF_STATUSES)
+_MEMBERS: Final = frozenset({"id", "status", "how", "evidence"})
+_JWT: Final = _Claims("/controls", JWT_CONTROLS, ("implemented",), _MEMBERS | {"sections"})
+_SSDF: Final = _Claims("/practices", SSDF_PRACTICES, SSDF_STATUSES, _MEMBERS)
 
 
 def _verify_claims(examination: Examination, claims: _Claims, repository: Repository) -> None:
@@ -132,6 +135,7 @@ def _verify_claims(examination: Examination, claims: _Claims, repository: Reposi
     _verify_ids(examination, pointer, len(rows), claims.required)
     for index in range(len(rows)):
         row = f"{pointer}/{index}"
+        examination.unknown_members(row, claims.members)
         status = examination.text(f"{row}/status")
         if status is not None and status not in claims.statuses:
             allowed = ", ".join(claims.statuses)
@@ -139,8 +143,9 @@ def _verify_claims(examination: Examination, claims: _Claims, repository: Reposi
         examination.text(f"{row}/how")
         may_be_empty = status == "planned"
         paths = examination.items(f"{row}/evidence", may_be_empty=may_be_empty)
-        for number in range(len(paths)):
-            path = examination.text(f"{row}/evidence/{number}")
+        named = [examination.text(f"{row}/evidence/{number}") for number in range(len(paths))]
+        examination.once(f"{row}/evidence", named)
+        for number, path in enumerate(named):
             if path is not None and not _is_there(path, repository):
                 examination.refuse(
                     f"{row}/evidence/{number}", "path_missing", f"there is no {path}"
@@ -153,7 +158,9 @@ def _verify_sections(examination: Examination) -> None:
     controls = examination.document.get("controls")
     for index in range(len(controls) if isinstance(controls, list) else 0):
         row = f"/controls/{index}"
-        for number, section in enumerate(examination.texts(f"{row}/sections")):
+        sections = examination.texts(f"{row}/sections")
+        examination.once(f"{row}/sections", sections)
+        for number, section in enumerate(sections):
             if section not in JWT_SECTIONS:
                 examination.refuse(
                     f"{row}/sections/{number}", "unknown_id", f"{section} is no practice"
@@ -179,9 +186,7 @@ def _verify_ids(
     for index, name in enumerate(found):
         if name is not None and name not in required:
             examination.refuse(f"{pointer}/{index}/id", "unknown_id", f"{name} is not one")
-    for name, times in Counter(name for name in found if name is not None).items():
-        if times > 1:
-            examination.refuse(pointer, "duplicate", f"{name} is there {times} times")
+    examination.once(pointer, found)
     for name in required:
         if name not in found:
             examination.refuse(pointer, "id_missing", f"{name} is missing")

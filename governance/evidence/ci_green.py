@@ -67,6 +67,7 @@ def verify_ci_green(examination: Examination, terms: CiTerms, *, now: datetime) 
 
 def _read_bound(examination: Examination, pointer: str, terms: CiTerms) -> bytes | None:
     """Return a file beside the evidence when it is there and is the one that was bound."""
+    examination.unknown_members(pointer, {"name", "sha256"})
     name, digest = examination.text(f"{pointer}/name"), examination.text(f"{pointer}/sha256")
     if digest is not None and not _SHA256.fullmatch(digest):
         examination.refuse(f"{pointer}/sha256", "not_digest", "must be 64 hexadecimal digits")
@@ -84,6 +85,7 @@ def _read_bound(examination: Examination, pointer: str, terms: CiTerms) -> bytes
 
 def _verify_counts(examination: Examination, report: bytes | None) -> None:
     stated = {name: examination.count(f"/tests/{name}") for name in ("passed", "failed", "skipped")}
+    examination.unknown_members("/tests", stated)
     if stated["passed"] == 0:
         examination.refuse("/tests/passed", "empty", "no test ran")
     for name in ("failed", "skipped"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -21,6 +22,9 @@ _PLACEHOLDERS: Final = (
 _PLACEHOLDER: Final = re.compile(
     r"(?<![a-z0-9])(?:" + "|".join(map(re.escape, _PLACEHOLDERS)) + r")(?![a-z0-9])"
 )
+
+
+_MAY_HOLD_TEXT: Final = (dict, list, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,12 @@ class Examination:
             self.refuse(pointer, "stale", f"is older than {at_most}")
         return moment
 
+    def once(self, pointer: str, values: Iterable[object]) -> None:
+        """Note a value that a list has more than once: what is said twice is no second proof."""
+        for value, times in Counter(one for one in values if one is not None).items():
+            if times > 1:
+                self.refuse(pointer, "duplicate", f"has {value} {times} times")
+
     def unknown_members(self, pointer: str, known: Collection[str]) -> None:
         """Note members of an object that the profile does not have."""
         value = self._resolve(pointer)
@@ -194,10 +204,12 @@ def find_placeholders(document: Any, pointer: str = "") -> Iterator[Problem]:
     """Yield the texts that a template has and real evidence never has."""
     if isinstance(document, dict):
         for name, value in document.items():
-            yield from find_placeholders(value, f"{pointer}/{_escape(name)}")
+            if isinstance(value, _MAY_HOLD_TEXT):
+                yield from find_placeholders(value, f"{pointer}/{_escape(name)}")
     elif isinstance(document, list):
         for index, value in enumerate(document):
-            yield from find_placeholders(value, f"{pointer}/{index}")
+            if isinstance(value, _MAY_HOLD_TEXT):
+                yield from find_placeholders(value, f"{pointer}/{index}")
     elif isinstance(document, str):
         match = _PLACEHOLDER.search(document.lower())
         if match is not None:

@@ -6,7 +6,6 @@ The scenarios and the tests that prove them are those of the failure injection m
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -52,6 +51,11 @@ _MEMBERS: Final = frozenset(
     {
         "profile", "runner", "execution_class", "captured_at", "executed_by", "approved_by",
         "scenarios", "summary",
+    }
+)  # fmt: skip
+_SCENARIO_MEMBERS: Final = frozenset(
+    {
+        "id", "status", "duration_seconds", "checks", "evidence_refs",
     }
 )  # fmt: skip
 
@@ -110,9 +114,7 @@ def _verify_scenarios(examination: Examination) -> tuple[int, int]:
             if name not in SCENARIOS:
                 examination.refuse(f"{pointer}/id", "unknown_scenario", f"{name} is not one")
         passed += _verify_scenario(examination, pointer, name)
-    for name, times in Counter(seen).items():
-        if times > 1:
-            examination.refuse("/scenarios", "duplicate", f"{name} is there {times} times")
+    examination.once("/scenarios", seen)
     for name in SCENARIOS:
         if name not in seen:
             examination.refuse("/scenarios", "scenario_missing", f"{name} is missing")
@@ -120,6 +122,7 @@ def _verify_scenarios(examination: Examination) -> tuple[int, int]:
 
 
 def _verify_scenario(examination: Examination, pointer: str, name: str | None) -> bool:
+    examination.unknown_members(pointer, _SCENARIO_MEMBERS)
     status = examination.text(f"{pointer}/status")
     if status is not None and status != PASSED:
         examination.refuse(f"{pointer}/status", "not_passed", f"is {status}, not {PASSED}")
@@ -127,6 +130,7 @@ def _verify_scenario(examination: Examination, pointer: str, name: str | None) -
     if duration is not None and duration <= 0:
         examination.refuse(f"{pointer}/duration_seconds", "not_positive", "must be above 0")
     refs = examination.texts(f"{pointer}/evidence_refs")
+    examination.once(f"{pointer}/evidence_refs", refs)
     for test in SCENARIOS.get(name or "", ()):
         if refs and test not in refs:
             examination.refuse(f"{pointer}/evidence_refs", "reference_missing", f"lacks {test}")
@@ -140,6 +144,7 @@ def _verify_checks(examination: Examination, pointer: str, refs: list[str]) -> b
     ran: list[str | None] = []
     sound = bool(rows)
     for index in range(len(rows)):
+        examination.unknown_members(f"{pointer}/{index}", {"test", "outcome"})
         test = examination.text(f"{pointer}/{index}/test")
         ran.append(test)
         if test is not None and refs and not _is_of(test, refs):
@@ -148,6 +153,7 @@ def _verify_checks(examination: Examination, pointer: str, refs: list[str]) -> b
         if outcome is not None and outcome != PASSED:
             examination.refuse(f"{pointer}/{index}/outcome", "not_passed", f"is {outcome}")
             sound = False
+    examination.once(pointer, ran)
     for ref in refs:
         # A parametrised test has run under its own name and its parameters.
         if rows and not any(one is not None and one.split("[")[0] == ref for one in ran):
@@ -163,11 +169,13 @@ def _is_of(test: str, refs: list[str]) -> bool:
 
 
 def _verify_summary(examination: Examination, passed: int, total: int) -> None:
-    for name, computed in (
-        ("total_scenarios", total),
-        ("passed_scenarios", passed),
-        ("failed_scenarios", total - passed),
-    ):
+    sums = {
+        "total_scenarios": total,
+        "passed_scenarios": passed,
+        "failed_scenarios": total - passed,
+    }
+    examination.unknown_members("/summary", {*sums, "overall_passed"})
+    for name, computed in sums.items():
         pointer = f"/summary/{name}"
         examination.same(
             pointer, examination.count(pointer), computed, because="the scenarios themselves give"

@@ -64,6 +64,7 @@ def verify_key_rotation(
         )
     executed = examination.fresh("/executed_at", now=now, at_most=terms.max_age)
     verify_two_people(examination, "/owner", "/approver")
+    examination.unknown_members("/keys", {"before", "after"})
     before, after = examination.text("/keys/before"), examination.text("/keys/after")
     if before is not None and before == after:
         examination.refuse("/keys/after", "same_key", "is the key from before the rotation")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from governance.evidence.domain import Examination
 
@@ -24,6 +24,12 @@ LIMITING: Final = {
 """Answers that say what a server may be asked, not what it can do."""
 _BUSY_SHARE: Final = Decimal("0.95")
 """Users ask without a pause: so much of a run's time they wait for answers, each of them."""
+_LONGEST_SECONDS: Final = 86400
+_MOST_ANSWERS: Final = 10**12
+"""Beyond what any bucket has: no user waits longer for one answer, and no run has more."""
+_NUMBERS: Final = (Decimal, int)
+_PAIR: Final = 2
+"""What a bucket is, and a row of failures: what is counted, and how often it was."""
 _NO_ANSWER: Final = 0
 _SUCCESS: Final = 200
 _STATUSES: Final = range(100, 600)
@@ -35,6 +41,7 @@ _RESULTS_MEMBERS: Final = frozenset(
         "by_endpoint", "failures_by_status",
     }
 )  # fmt: skip
+_ENDPOINT_MEMBERS: Final = frozenset({"endpoint", "requests", "failures"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,19 +161,50 @@ def read_counts(examination: Examination, pointer: str) -> tuple[int | None, int
 
 
 def _read_histogram(examination: Examination, pointer: str) -> list[tuple[Decimal, int]]:
+    """Return its buckets, none where one is no bucket.
+
+    There may be many thousands: each is looked at once, and only a bad one is looked into.
+    """
     buckets: list[tuple[Decimal, int]] = []
-    for index in range(len(examination.items(pointer))):
-        bound = examination.number(f"{pointer}/{index}/0")
-        count = examination.count(f"{pointer}/{index}/1")
-        if bound is None or count is None:
+    for index, row in enumerate(examination.items(pointer)):
+        if not _is_bucket(row):
+            _refuse_bucket(examination, f"{pointer}/{index}")
             return []
-        buckets.append((bound, count))
-    if buckets and buckets[0][0] <= 0:
-        examination.refuse(f"{pointer}/0/0", "not_positive", "no answer takes no time")
+        buckets.append((row[0], row[1]))
     if any(first[0] >= second[0] for first, second in pairwise(buckets)):
         examination.refuse(pointer, "out_of_order", "its bounds do not ascend")
         return []
     return buckets
+
+
+def _is_bucket(row: Any) -> bool:
+    """Tell whether a row is a time in whole ticks, and how many answers took it."""
+    if not isinstance(row, list) or len(row) != _PAIR:
+        return False
+    bound, count = row
+    return (
+        type(bound) in _NUMBERS
+        and type(count) is int
+        and TICK <= bound <= _LONGEST_SECONDS
+        and not bound % TICK
+        and 0 < count <= _MOST_ANSWERS
+    )
+
+
+def _refuse_bucket(examination: Examination, pointer: str) -> None:
+    """Say what is wrong with a row that is no bucket."""
+    before = len(examination.problems)
+    bound, count = examination.number(f"{pointer}/0"), examination.count(f"{pointer}/1")
+    if bound is not None and bound <= 0:
+        examination.refuse(f"{pointer}/0", "not_positive", "no answer takes no time")
+    if count == 0:
+        examination.refuse(f"{pointer}/1", "empty", "a bucket holds an answer")
+    if len(examination.problems) == before:
+        examination.refuse(
+            pointer,
+            "no_bucket",
+            f"must be a time in steps of {TICK} s, and how many answers took it",
+        )
 
 
 def _verify_percentile(
@@ -189,6 +227,7 @@ def _verify_by_endpoint(
     asked: list[str | None] = []
     sums = [0, 0]
     for index in range(len(rows)):
+        examination.unknown_members(f"{pointer}/{index}", _ENDPOINT_MEMBERS)
         asked.append(examination.text(f"{pointer}/{index}/endpoint"))
         requests = examination.count(f"{pointer}/{index}/requests")
         if requests == 0:
@@ -206,10 +245,16 @@ def _verify_statuses(examination: Examination, pointer: str, failed: int | None)
     """Check that each failure has its status, and that none is a limit's answer."""
     pointer = f"{pointer}/failures_by_status"
     total = 0
-    for index in range(len(examination.items(pointer, may_be_empty=not failed))):
+    statuses: list[int | None] = []
+    for index, row in enumerate(examination.items(pointer, may_be_empty=not failed)):
         status = examination.count(f"{pointer}/{index}/0")
         count = examination.count(f"{pointer}/{index}/1")
+        statuses.append(status)
         total += count or 0
+        if count == 0 or (isinstance(row, list) and len(row) > _PAIR):
+            examination.refuse(
+                f"{pointer}/{index}", "no_pair", "must be a status, and how many answers had it"
+            )
         if status == _SUCCESS or status not in {None, _NO_ANSWER, *_STATUSES}:
             examination.refuse(
                 f"{pointer}/{index}/0", "unknown", f"{status} is no failure's status"
@@ -220,6 +265,7 @@ def _verify_statuses(examination: Examination, pointer: str, failed: int | None)
                 "limited",
                 f"{count} answers were {status}: {LIMITING[status]}",
             )
+    examination.once(pointer, statuses)
     examination.same(pointer, total, failed, because="the failures of this run are")
 
 

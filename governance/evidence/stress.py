@@ -62,6 +62,17 @@ _FLOOR_MEMBERS: Final = frozenset(
     }
 )  # fmt: skip
 _VERSIONS: Final = ("database_version", "python", "django")
+_TOTAL_MEMBERS: Final = frozenset(
+    {
+        "total_requests", "successful_requests", "failed_requests", "p95_response_time",
+        "p99_response_time", "throughput_rps",
+    }
+)  # fmt: skip
+_EVALUATION_MEMBERS: Final = frozenset(
+    {
+        "rounds", "overall_meets_targets", "worst_p95_seconds", "min_throughput_rps",
+    }
+)  # fmt: skip
 _RUN_MEMBERS: Final = frozenset({"run_index", "captured_at", "results"})
 
 
@@ -117,6 +128,7 @@ def meets(figures: RunFigures, terms: StressTerms) -> bool | None:
 
 
 def _verify_preflight(examination: Examination) -> None:
+    examination.unknown_members("/preflight", {"enabled", "passed", "failures"})
     examination.is_true("/preflight/enabled", because="load without a preflight is no evidence")
     examination.is_true("/preflight/passed", because="the preflight did not pass")
     if examination.items("/preflight/failures", may_be_empty=True):
@@ -136,8 +148,7 @@ def _verify_workload(examination: Examination, terms: StressTerms) -> None:
     for endpoint in REQUIRED_ENDPOINTS:
         if endpoint not in asked:
             examination.refuse("/endpoints", "endpoint_missing", f"lacks {endpoint}")
-    for endpoint in sorted({one for one in asked if asked.count(one) > 1}):
-        examination.refuse("/endpoints", "duplicate", f"names {endpoint} more than once")
+    examination.once("/endpoints", asked)
 
 
 def _verify_runtime(examination: Examination, terms: StressTerms) -> None:
@@ -152,11 +163,13 @@ def _verify_runtime(examination: Examination, terms: StressTerms) -> None:
 
 
 def _verify_thresholds(examination: Examination, terms: StressTerms) -> None:
-    for name, expected in (
-        ("max_p95_seconds", terms.max_p95_seconds),
-        ("max_error_rate_percent", terms.max_error_rate_percent),
-        ("min_throughput_rps", terms.min_throughput_rps),
-    ):
+    asked = {
+        "max_p95_seconds": terms.max_p95_seconds,
+        "max_error_rate_percent": terms.max_error_rate_percent,
+        "min_throughput_rps": terms.min_throughput_rps,
+    }
+    examination.unknown_members("/thresholds", asked)
+    for name, expected in asked.items():
         pointer = f"/thresholds/{name}"
         examination.same(
             pointer, examination.number(pointer), expected, because="the release asks for"
@@ -220,6 +233,7 @@ def _verify_moments(
 
 
 def _verify_aggregates(examination: Examination, runs: list[RunFigures]) -> None:
+    examination.unknown_members("/results", _TOTAL_MEMBERS)
     read_counts(examination, "/results")
     checks: tuple[tuple[str, Any, str], ...] = (
         ("/results/total_requests", _sum([run.total for run in runs]), "all runs together have"),
@@ -265,6 +279,7 @@ def _verify_floor(examination: Examination) -> None:
 def _verify_evaluation(
     examination: Examination, terms: StressTerms, runs: list[RunFigures]
 ) -> None:
+    examination.unknown_members("/evaluation", _EVALUATION_MEMBERS)
     rounds = examination.items("/evaluation/rounds")
     examination.same(
         "/evaluation/rounds", len(rounds) if rounds else None, examination.count("/rounds"),
@@ -272,6 +287,7 @@ def _verify_evaluation(
     )  # fmt: skip
     met: list[bool | None] = []
     for index in range(len(rounds)):
+        examination.unknown_members(f"/evaluation/rounds/{index}", {"meets_targets"})
         pointer = f"/evaluation/rounds/{index}/meets_targets"
         stated = examination.flag(pointer)
         computed = meets(runs[index], terms) if index < len(runs) else None

@@ -52,6 +52,22 @@ def find_leaves(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{pointer}/{name}", child
 
 
+def find_insertions(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each object with a member more, and each list with its first element once more."""
+    if isinstance(value, dict):
+        yield pointer, {**value, "note": "quick"}
+    elif value:
+        yield pointer, [*value, value[0]]
+    children = list(value.items() if isinstance(value, dict) else enumerate(value))
+    for name, child in children if len(children) <= _ENOUGH else children[-1:]:
+        if isinstance(child, dict | list):
+            yield from find_insertions(child, f"{pointer}/{name}")
+
+
+def put(document: Any, pointer: str, value: Any) -> Any:
+    return edited(document, pointer, value) if pointer else value
+
+
 def other(value: Any) -> Any:
     """Return a value of the same kind that is another one."""
     if isinstance(value, bool):
@@ -90,5 +106,10 @@ def test_no_leaf_can_be_spoilt_unnoticed(profile: str) -> None:
             assert problems, f"{pointer} := {change!r} passed"
             said |= {(one.pointer, one.code) for one in problems}
             edits += 1
+    for pointer, change in find_insertions(document):
+        if profile == "stress" and pointer.startswith(ALIKE):
+            continue
+        assert verify(profile, put(document, pointer, change)), f"{pointer} took {change!r}"
+        edits += 1
     assert edits >= 40
     assert len(said) >= 40, "and each is told apart"
