@@ -24,6 +24,7 @@ from governance.evidence.load_results import TICK
 from valdrix.kernel.strict_json import loads
 
 ANSWER_WITHIN_SECONDS: Final = 30.0
+"""From the question to the answer's last byte; who sends it byte by byte has no longer."""
 _TICK_SECONDS: Final = float(TICK)
 _RECEIVE: Final = 65536
 
@@ -98,17 +99,19 @@ class Connection:
     def ask(self, question: Question, number: int) -> tuple[int, bytes]:
         """Send one request and return the status and the body.
 
-        :raises NoAnswer: when there is none.
+        :raises NoAnswer: when there is none, or it is not there in time.
         """
         request = _encode(self._server, question, number)
+        deadline = time.monotonic() + ANSWER_WITHIN_SECONDS
         try:
             if self._socket is None:
                 self._socket = socket.create_connection(
                     (self._server.host, self._server.port), ANSWER_WITHIN_SECONDS
                 )
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _wait_until(self._socket, deadline)
             self._socket.sendall(request)
-            status, closes, body = _read_answer(self._socket)
+            status, closes, body = _read_answer(self._socket, deadline)
         except (OSError, ValueError) as error:
             self.close()
             raise NoAnswer(str(error)) from error
@@ -137,15 +140,18 @@ def run_users(
         "seconds": seconds,
     }
     # Users are forked, which is safe only in a process without threads: this one may have some.
-    done = subprocess.run(  # noqa: S603 - this very module
-        [sys.executable, "-m", __spec__.name],
-        cwd=Path(__file__).parents[2],
-        input=json.dumps(order),
-        capture_output=True,
-        text=True,
-        timeout=seconds + 2 * ANSWER_WITHIN_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - this very module
+            [sys.executable, "-m", __spec__.name],
+            cwd=Path(__file__).parents[2],
+            input=json.dumps(order),
+            capture_output=True,
+            text=True,
+            timeout=seconds + 2 * ANSWER_WITHIN_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NoAnswer("the users did not come back in time") from error
     if done.returncode != 0:
         raise NoAnswer(done.stderr.strip()[-500:])
     said = loads(done.stdout.encode())
@@ -223,11 +229,19 @@ def _encode(server: Server, question: Question, number: int) -> bytes:
     return head.encode() + b"\r\n" + body
 
 
-def _read_answer(sock: socket.socket) -> tuple[int, bool, bytes]:
+def _wait_until(sock: socket.socket, deadline: float) -> None:
+    """Let the next call on a socket wait until a moment, and no longer."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    sock.settimeout(left)
+
+
+def _read_answer(sock: socket.socket, deadline: float) -> tuple[int, bool, bytes]:
     """Return the status, whether the server closes now, and the body."""
     received = b""
     while b"\r\n\r\n" not in received:
-        received += _receive(sock)
+        received += _receive(sock, deadline)
     head, _, body = received.partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
@@ -235,13 +249,14 @@ def _read_answer(sock: socket.socket) -> tuple[int, bool, bytes]:
         raise ValueError("the answer has no length")
     length = int(headers["content-length"])
     while len(body) < length:
-        body += _receive(sock)
+        body += _receive(sock, deadline)
     version, status, *_ = lines[0].split(" ", 2)
     kept = headers.get("connection", "" if version == "HTTP/1.0" else "keep-alive")
     return int(status), kept != "keep-alive", body
 
 
-def _receive(sock: socket.socket) -> bytes:
+def _receive(sock: socket.socket, deadline: float) -> bytes:
+    _wait_until(sock, deadline)
     chunk = sock.recv(_RECEIVE)
     if not chunk:
         raise ValueError("the connection was closed in the middle")

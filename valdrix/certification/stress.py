@@ -60,7 +60,7 @@ def capture_stress(
     :param tell: called with a line of progress.
     """
     questions = _questions(order.project_id)
-    runtime, failures = _preflight(order.server, questions)
+    runtime, failures = run_preflight(order.server, questions)
     floor = _Floor(order, questions)
     floor.measure()
     runs: list[dict[str, Any]] = []
@@ -97,7 +97,7 @@ def _questions(project_id: str) -> list[Question]:
     ]
 
 
-def _preflight(server: Server, questions: list[Question]) -> tuple[dict[str, Any], list[str]]:
+def run_preflight(server: Server, questions: list[Question]) -> tuple[dict[str, Any], list[str]]:
     """Ask everything once; return what /health says of the runtime, and what failed."""
     failures = []
     connection = Connection(server)
@@ -112,9 +112,17 @@ def _preflight(server: Server, questions: list[Question]) -> tuple[dict[str, Any
         if status != 200:
             failures.append(f"{question.name}: {status}")
         elif question.name == "/health":
-            runtime = document["runtime"]
+            runtime = _find_runtime(document)
+            if not runtime:
+                failures.append("/health: does not say what it runs on")
     connection.close()
     return runtime, failures
+
+
+def _find_runtime(health: Any) -> dict[str, Any]:
+    """Return what /health says of the runtime, nothing where it is somebody else's."""
+    runtime = health.get("runtime") if isinstance(health, dict) else None
+    return runtime if isinstance(runtime, dict) else {}
 
 
 class _Floor:
