@@ -125,6 +125,18 @@ def test_wrong_use_captures_nothing(arguments: tuple[str, ...], tmp_path: Path) 
     assert not output.exists()
 
 
+@pytest.mark.parametrize("bound", ["fast", "NaN", "0", "-1", "1e30"])
+def test_a_threshold_that_is_none_is_refused_before_any_load(bound: str, tmp_path: Path) -> None:
+    output = tmp_path / "stress.json"
+    code, said = run(
+        "stress", "--output", str(output), "--base-url", "http://127.0.0.1:1", "--api-key", "k",
+        f"--max-p95-seconds={bound}",
+    )  # fmt: skip
+    assert code != 0
+    assert "--max-p95-seconds: invalid" in said
+    assert not output.exists()
+
+
 def test_tests_are_really_run_and_their_outcomes_kept(tmp_path: Path) -> None:
     failing = tmp_path / "test_planted.py"
     failing.write_text("def test_planted():\n    assert 1 == 2\n")

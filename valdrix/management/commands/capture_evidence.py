@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +35,7 @@ from valdrix.certification.telemetry.calling import Place
 from valdrix.certification.tenant import CallRefused, open_furnished_tenant
 from valdrix.embedded.errors import EmbeddedError
 from valdrix.kernel.strict_json import StrictJsonError, loads
+from valdrix.management.commands.verify_evidence import read_bound
 
 _TERMS: Final = StressTerms()
 _PAGE_ROWS: Final = 60
@@ -77,7 +77,7 @@ class Command(BaseCommand):
         stress.add_argument("--concurrent-users", type=int, default=10)
         for name in ("max_p95_seconds", "max_error_rate_percent", "min_throughput_rps"):
             flag = "--" + name.replace("_", "-")
-            stress.add_argument(flag, type=Decimal, default=getattr(_TERMS, name))
+            stress.add_argument(flag, type=read_bound, default=getattr(_TERMS, name))
         failures = profiles.add_parser("failure_injection", help="the five failure scenarios")
         failures.add_argument("--executed-by", required=True)
         failures.add_argument("--approved-by", required=True)

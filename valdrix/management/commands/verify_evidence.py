@@ -109,7 +109,7 @@ def build_world(path: Path, signers: list[str]) -> World:
 
 
 def _add_flag(parser: Any, flag: Flag) -> None:
-    kinds: dict[type, Any] = {int: _positive, Decimal: _decimal, str: str, type(None): _hours}
+    kinds: dict[type, Any] = {int: _positive, Decimal: read_bound, str: str, type(None): _hours}
     parser.add_argument(
         flag.option,
         dest=flag.name,
@@ -126,7 +126,11 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _decimal(text: str) -> Decimal:
+def read_bound(text: str) -> Decimal:
+    """Return a term of the command line that is a finite figure above 0.
+
+    :raises ValueError: for any other text.
+    """
     try:
         value = Decimal(text)
     except InvalidOperation:
@@ -137,7 +141,7 @@ def _decimal(text: str) -> Decimal:
 
 
 def _hours(text: str) -> Decimal:
-    return _decimal(text)
+    return read_bound(text)
 
 
 def _read_signers(signers: list[str]) -> dict[str, str]:
