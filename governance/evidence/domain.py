@@ -13,6 +13,8 @@ from typing import Any, Final
 CLOCK_LEEWAY: Final = timedelta(minutes=5)
 """How far ahead of the verifier's clock a capture's clock may be."""
 
+MOST_PROBLEMS: Final = 1000
+"""What is said of one document: who wrote more that is wrong did not mean it as evidence."""
 _BEYOND: Final = 10**15
 _MOST_DECIMALS: Final = 20
 """Figures beyond these are nobody's, and arithmetic on them would not end or not be exact."""
@@ -57,8 +59,11 @@ class Examination:
     """What lies at a pointer, of those that others go on from."""
 
     def refuse(self, pointer: str, code: str, message: str) -> None:
-        """Note a problem."""
-        self.problems.append(Problem(pointer, code, message))
+        """Note a problem, and of too many that there are more."""
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(Problem(pointer, code, message))
+        elif len(self.problems) == MOST_PROBLEMS:
+            self.problems.append(Problem("", "too_many", "more is wrong than is said here"))
 
     def has(self, pointer: str) -> bool:
         """Tell whether the document has something at a pointer."""

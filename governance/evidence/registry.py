@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import Any, Final
 
 from governance.evidence.attestation import PROFILE as ATTESTATION
@@ -17,7 +18,12 @@ from governance.evidence.checklists import (
     verify_ssdf,
 )
 from governance.evidence.ci_green import CiTerms, verify_ci_green
-from governance.evidence.domain import Examination, Problem, find_placeholders
+from governance.evidence.domain import (
+    MOST_PROBLEMS,
+    Examination,
+    Problem,
+    find_placeholders,
+)
 from governance.evidence.failure_injection import FailureInjectionTerms, verify_failure_injection
 from governance.evidence.key_rotation import KeyRotationTerms, verify_key_rotation
 from governance.evidence.signed import is_envelope, open_evidence
@@ -231,7 +237,8 @@ def _verify(profile: Profile, document: Any, terms: Terms, world: World) -> list
     examination = Examination(document)
     profile.verify(examination, terms, world)
     # A figure that several others are compared with is read several times.
-    return list(dict.fromkeys([*examination.problems, *find_placeholders(document)]))
+    placeholders = islice(find_placeholders(document), MOST_PROBLEMS)
+    return list(dict.fromkeys([*examination.problems, *placeholders]))
 
 
 def default_terms(profile: Profile) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Final
 
 EVIDENCE_BYTES: Final = 16 * 1024 * 1024
 """What one piece of evidence may have; the longest that is captured has a hundredth of it."""
+EVIDENCE_VALUES: Final = 10**6
+"""How many values it may hold; the longest that is captured has a fiftieth of them."""
 ARTIFACT_BYTES: Final = 128 * 1024 * 1024
 """What a file beside it may have: a log, a report, a bill of materials."""
 _NOT_THE_PROJECT: Final = frozenset({".git", ".valdrix", ".venv"})

@@ -23,7 +23,7 @@ from governance.evidence.registry import (
     default_terms,
     verify_evidence,
 )
-from valdrix.certification.files import EVIDENCE_BYTES, Unreadable, read_bounded
+from valdrix.certification.files import EVIDENCE_BYTES, EVIDENCE_VALUES, Unreadable, read_bounded
 from valdrix.certification.holds import HOLDS, PrometheusSilent, ask_prometheus, is_http_url
 from valdrix.certification.suite import run_pytest
 from valdrix.kernel.strict_json import StrictJsonError, loads
@@ -235,7 +235,8 @@ def verify_step(step: Step, world: World) -> Result:
     """Verify one piece of evidence."""
     try:
         body = read_bounded(step.path, EVIDENCE_BYTES)
-        problems = verify_evidence(step.profile, loads(body), step.terms, world)
+        document = loads(body, max_values=EVIDENCE_VALUES)
+        problems = verify_evidence(step.profile, document, step.terms, world)
     except StrictJsonError as error:
         problems = [Problem("", "malformed_json", str(error))]
     except Unreadable as error:

@@ -12,7 +12,7 @@ from governance.evidence.attestation import PROFILE as ATTESTATION
 from governance.evidence.registry import PROFILES, default_terms
 from governance.evidence.signed import is_envelope, sign_evidence
 from valdrix.certification.commit import NoCommit, read_commit
-from valdrix.certification.files import EVIDENCE_BYTES, Unreadable, read_bounded
+from valdrix.certification.files import EVIDENCE_BYTES, EVIDENCE_VALUES, Unreadable, read_bounded
 from valdrix.certification.output import OutputFailed, OutputRefused, claim_output
 from valdrix.certification.scenarios import to_json
 from valdrix.kernel.strict_json import StrictJsonError, loads
@@ -61,6 +61,6 @@ class Command(BaseCommand):
 
 def _parse(body: bytes) -> Any:
     try:
-        return loads(body)
+        return loads(body, max_values=EVIDENCE_VALUES)
     except StrictJsonError:
         return None

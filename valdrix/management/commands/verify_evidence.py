@@ -17,6 +17,7 @@ from governance.evidence.registry import MOST, PROFILES, Flag, Profile, World, v
 from valdrix.certification.commit import find_source_digest
 from valdrix.certification.files import (
     EVIDENCE_BYTES,
+    EVIDENCE_VALUES,
     Unreadable,
     find_in,
     read_beside,
@@ -84,7 +85,7 @@ def verify_file(
 ) -> list[Problem]:
     """Return everything that is wrong with a file as evidence of a profile."""
     try:
-        document = loads(body)
+        document = loads(body, max_values=EVIDENCE_VALUES)
     except StrictJsonError as error:
         return [Problem("", "malformed_json", str(error))]
     return verify_evidence(profile, document, terms, world)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from governance.evidence.domain import MOST_PROBLEMS
 from governance.evidence.junit import JunitError, count_cases
 from governance.evidence.registry import PROFILES, default_terms, verify_evidence
 from tests.unit.governance.evidence import documents
@@ -45,6 +46,26 @@ def test_whatever_stands_anywhere_is_judged_and_breaks_nothing(name: str) -> Non
             changed = edited(document, pointer, value)
             refused += bool(verify_evidence(profile, changed, default_terms(profile), world))
     assert refused > 20
+
+
+@pytest.mark.parametrize("name", sorted(set(PROFILES) - {"attestation"}))
+def test_what_is_wrong_a_thousandfold_is_not_said_more_often(name: str) -> None:
+    sound = getattr(documents, name)()
+    wrong = {**sound, **{f"n{index}": "TBD" for index in range(5000)}}
+    problems = verify_evidence(PROFILES[name], wrong, default_terms(PROFILES[name]), build_world())
+    assert len(problems) <= 2 * MOST_PROBLEMS + 1
+    assert {"unknown_member", "too_many", "placeholder"} & {one.code for one in problems}
+
+
+def test_a_document_of_a_million_values_is_not_looked_into(tmp_path: Path) -> None:
+    path = tmp_path / "huge.json"
+    for text in ("[" + "{}," * 400_000 + "{}]", "[" + "0," * 1_000_000 + "0]"):
+        path.write_text(text)
+        code, said = run("stress", "--evidence-path", str(path))
+        assert (code, "malformed_json" in said, len(said) < 1000) == (1, True, True), said
+    path.write_text('{"runs": [' + "{}," * 3_000 + "{}]}")
+    code, said = run("stress", "--evidence-path", str(path))
+    assert (code, "too_many" in said) == (1, True), said
 
 
 @pytest.mark.parametrize(
