@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -9,7 +10,7 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from governance.models import ApiKey
 from tests.factories.tenants import World
-from valdrix.kernel.db import TimeLimits, is_database_down, reading, time_limit
+from valdrix.kernel.db import TimeLimits, answer_to, is_database_down, reading, time_limit
 
 
 def test_tests_run_as_the_application_s_role() -> None:
@@ -26,6 +27,15 @@ def test_tests_run_as_the_application_s_role() -> None:
     assert powers[0] is False, "superuser"
     assert powers[1] is False, "bypasses row-level security"
     assert powers[4] is False, "is the owner"
+
+
+def test_texts_arrive_as_they_are() -> None:
+    chance = random.Random(18)
+    pieces = ("$v$", "$v", "$", "v", "$$", "\\", "'", '"', "E'", "é", ";\n", "%", "\x01")
+    for _ in range(30):
+        texts = ["".join(chance.choices(pieces, k=chance.randint(0, 9))) for _ in range(50)]
+        marks = ", ".join(["%s::text"] * len(texts))
+        assert answer_to(f"SELECT json_build_array({marks})", *texts) == texts
 
 
 def test_commits_are_real(tenant: World, run_in_threads) -> None:

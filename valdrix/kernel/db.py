@@ -102,7 +102,7 @@ def transaction(tenant_id: uuid.UUID, *, limits: TimeLimits = ORDINARY) -> Itera
 Rows = list[tuple[Any, ...]]
 
 Call = tuple[str, str]
-"""A statement whose one parameter is a JSON array, and one item of that array as JSON."""
+"""A SELECT of one function whose one parameter is a JSON array, and one item of that as JSON."""
 
 
 @dataclass(slots=True)
@@ -118,8 +118,9 @@ class Together:
     def later(self, call: Call) -> None:
         """Keep a write until the transaction's end; only what nobody reads before may wait.
 
-        Calls of one statement become one call with all their items, in the order in which they
-        came; the statements run in the order in which they were first called.
+        Calls of one function become one call with all their items, in the order in which they came;
+        the functions are called in the order in which they were first called, by one statement,
+        each seeing what those before it wrote: the server evaluates a list from left to right.
         """
         text, item = call
         self._later.setdefault(text, []).append(item)
@@ -127,15 +128,22 @@ class Together:
     def flush(self) -> None:
         """Send what waits now, because something is about to read it or be read after it."""
         if self._later:
-            _exchange(self._statements())
+            _exchange([self._statement()])
             self._later.clear()
 
     def commit(self) -> None:
         """Send what waits and COMMIT, in one round trip; a failure of either commits nothing."""
-        _exchange([*self._statements(), "COMMIT"])
+        _exchange([self._statement(), "COMMIT"] if self._later else ["COMMIT"])
 
-    def _statements(self) -> list[str]:
-        return [_fill(text, f"[{','.join(items)}]") for text, items in self._later.items()]
+    def _statement(self) -> str:
+        calls = (
+            _fill(text.removeprefix(_SELECT), f"[{','.join(items)}]")
+            for text, items in self._later.items()
+        )
+        return f"{_SELECT}{', '.join(calls)}"
+
+
+_SELECT: Final = "SELECT "
 
 
 def call_now(call: Call) -> Rows:
@@ -271,9 +279,19 @@ def _fill(text: str, *values: str | None) -> str:
     assert len(parts) == len(values) + 1
     filled = [parts[0]]
     for value, part in zip(values, parts[1:], strict=True):
-        literal = "NULL" if value is None else bytes(escape(value.encode())).decode()
+        if value is None:
+            literal = "NULL"
+        elif "\\" in value and _DOLLARS[:-1] not in value and "\0" not in value:
+            # Escaped, each backslash would be doubled here and read one by one there.
+            literal = f" {_DOLLARS}{value}{_DOLLARS}"
+        else:
+            literal = bytes(escape(value.encode())).decode()
         filled += (literal, part)
     return "".join(filled)
+
+
+_DOLLARS: Final = "$v$"
+"""What quotes a text as it is, unless the text has the beginning of it."""
 
 
 def _exchange(statements: Sequence[str]) -> bytes | None:
