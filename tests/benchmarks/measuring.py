@@ -10,10 +10,13 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
+GATE: Final = "/api/v1/enforcement/gate/terraform"
+EMPTY: Final = "/api/v1/bench/empty"
+"""The view that does nothing, where credentials are asked for."""
 WRK_SCRIPT = Path(__file__).with_name("load.lua")
 _TPS = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
 _LATENCY = re.compile(r"^latency average = ([0-9.]+) ms", re.MULTILINE)

@@ -10,17 +10,15 @@ import orjson
 
 from tests.benchmarks import world
 from tests.benchmarks.floors import Floors, build_floors
-from tests.benchmarks.measuring import Case, Load, Series, measure
+from tests.benchmarks.measuring import EMPTY, GATE, Case, Load, Series, measure
 from tests.benchmarks.stack import Stack
 from tests.benchmarks.world import Tenants, create_tenants
 from tests.factories.tenants import World
 from valdrix.embedded.places import project_directory
 
-GATE: Final = "/api/v1/enforcement/gate/terraform"
 PREFLIGHT: Final = f"{GATE}/preflight"
 ADMISSION: Final = "/api/v1/enforcement/gate/k8s/admission/review"
 BATCH: Final = "/api/v1/enforcement/gate/batch"
-EMPTY: Final = "/api/v1/bench/empty"
 READS: Final = {
     "policies": "policies",
     "budgets": "budgets",
