@@ -406,6 +406,8 @@ def _build_loads(stack: Stack, empty: str, rates: Rates) -> Loads:
     rush = stack.keys_file("rush", [world.create_tenant().key for _ in range(_RUSH_TENANTS)])
     replace(other, keys_file=rush, clients=_RUSH_CLIENTS).send(_RUSH_SECONDS)
     loads.quiet.run(2)
+    for load in (loads.other, loads.empty):
+        _paced(load, rates.flood).send(3)
     return loads
 
 
