@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from django.db import DatabaseError, InterfaceError, connection
@@ -16,8 +17,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from governance.approvals.queries import count_pending_of_all_tenants
 from governance.incidents.queries import count_open_of_all_tenants
 from valdrix.health import NotReady, find_pending_migrations
+from valdrix.jobs.history import read_ages
 from valdrix.kernel.db import platform_transaction, time_limit
 from valdrix.kernel.metrics import CONTENT_TYPE, render_metrics
+from valdrix.schedule import JOBS
 
 _ANSWER_WITHIN_MS: Final = "1000"
 _WITHIN_SECONDS: Final = 2.5
@@ -78,6 +81,16 @@ class _Readings:
         """Note one figure."""
         self._families.append(GaugeMetricFamily(name, documentation, value=value))
 
+    def add_by_job(self, name: str, documentation: str, values: Mapping[str, float]) -> None:
+        """Note a figure of each job.
+
+        The label is not ``job``: that is the name of what is scraped, and a scrape renames ours.
+        """
+        family = GaugeMetricFamily(name, documentation, labels=["job_name"])
+        for job, value in values.items():
+            family.add_metric([job], value)
+        self._families.append(family)
+
     def collect(self) -> Iterator[Metric]:
         """Yield what was noted."""
         return iter(self._families)
@@ -95,7 +108,7 @@ def _read_state() -> bytes:
     try:
         pending_migrations = len(find_pending_migrations())
         if pending_migrations == 0:
-            backlog, incidents = _read_counts()
+            counts = _read_counts()
     except (NotReady, DatabaseError, InterfaceError):
         readings.add("valdrix_ops_database_up", _UP, 0)
         return readings.render()
@@ -110,16 +123,41 @@ def _read_state() -> bytes:
         readings.add(
             "valdrix_ops_enforcement_approval_queue_backlog",
             "Approvals that wait for a reviewer, of all tenants.",
-            backlog,
+            counts.backlog,
         )
         readings.add(
-            "valdrix_ops_open_incidents", "Incidents that are open, of all tenants.", incidents
+            "valdrix_ops_open_incidents",
+            "Incidents that are open, of all tenants.",
+            counts.incidents,
+        )
+        readings.add_by_job(
+            "valdrix_ops_job_age_seconds",
+            "Since a job last ran to its end, or for one that never did since the newest migration.",
+            counts.job_ages,
+        )
+        readings.add_by_job(
+            "valdrix_ops_job_interval_seconds",
+            "From the start of one run of a job to the start of the next.",
+            {job.name: job.interval_seconds for job in JOBS},
         )
     return readings.render()
 
 
-def _read_counts() -> tuple[int, int]:
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What is read from the tables of a schema that is this release's."""
+
+    backlog: int
+    incidents: int
+    job_ages: Mapping[str, float]
+
+
+def _read_counts() -> _Counts:
     with time_limit(_WITHIN_SECONDS), platform_transaction():
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('statement_timeout', %s, true)", [_ANSWER_WITHIN_MS])
-        return count_pending_of_all_tenants(), count_open_of_all_tenants()
+        return _Counts(
+            backlog=count_pending_of_all_tenants(),
+            incidents=count_open_of_all_tenants(),
+            job_ages=read_ages(JOBS),
+        )

@@ -6,7 +6,7 @@ from django.db import models
 
 
 class JobRun(models.Model):
-    """When a singleton job last ran to its end, wherever that was."""
+    """When a job last ran to its end, wherever that was."""
 
     name = models.CharField(max_length=60, primary_key=True)
     ended_at = models.DateTimeField()

@@ -12,6 +12,7 @@ from tests.factories.tenants import World
 from tests.programs import require_program
 from tests.prometheus import Prometheus, read_panels, running_prometheus
 from tests.serving import serve_application
+from valdrix.schedule import JOBS
 
 SEEN_WITHIN_SECONDS = 30.0
 
@@ -67,6 +68,8 @@ def test_prometheus_scrapes_under_load_and_the_dashboard_shows_it(
         for panel in read_panels():
             for target in panel["targets"]:
                 assert server.query(target["expr"]), (panel["title"], target["expr"])
+        ages = server.query("max by (job_name) (valdrix_ops_job_age_seconds)")
+        assert {age["metric"]["job_name"] for age in ages} == {job.name for job in JOBS}
         rules = [rule for group in server.get("rules")["groups"] for rule in group["rules"]]
         assert {rule["health"] for rule in rules} == {"ok"}, [r.get("lastError") for r in rules]
         own = {rule["name"] for rule in rules if rule.get("state") == "firing"}

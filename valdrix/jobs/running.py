@@ -46,7 +46,7 @@ def run_job(job: Job) -> Outcome:
         function: Callable[[], str | None] = import_string(job.function)
         with job_lock(job.name) if job.singleton else nullcontext(enter_result=True) as may_run:
             said = function() if may_run else None
-            if may_run and job.singleton:
+            if may_run:
                 record_run(job)
     except Exception:
         log.exception(_LINE, job.name, Outcome.FAILED, _milliseconds_since(began), "")
