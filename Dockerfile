@@ -20,6 +20,8 @@ COPY . .
 RUN DJANGO_SECRET_KEY=only-for-collectstatic \
     DATABASE_URL=postgresql://none@127.0.0.1/none \
     python manage.py collectstatic --noinput
+# What beat remembers of its schedule; a volume that is mounted there takes over its owner.
+RUN install --directory --owner=valdrix /var/lib/valdrix
 USER valdrix
 EXPOSE 8000
 CMD ["gunicorn", "valdrix.wsgi:application", "--bind=0.0.0.0:8000", "--workers=4", "--threads=18", \
