@@ -57,7 +57,7 @@ class Crew:
         """
         at_once = min(_AT_ONCE, _MOST_IN_PROGRESS - len(self._in_progress))
         if at_once <= 0:
-            return []
+            return [{"unfinished": len(turns)}]
         pool = ThreadPoolExecutor(at_once, thread_name_prefix="turn")
         ended, lasting = wait([pool.submit(self._take, turn) for turn in turns], WAITED_SECONDS)
         pool.shutdown(wait=False, cancel_futures=True)
