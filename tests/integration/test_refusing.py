@@ -128,6 +128,23 @@ def test_a_refused_flood_comes_no_further_than_the_edge(
     assert edge.ask(tenant.key)[0] == 200
 
 
+def test_who_goes_on_asking_is_refused_at_the_edge_beyond_the_part_of_the_first_refusal(
+    edge: Edge, clock: Clock, tenant: World
+) -> None:
+    assert [edge.ask(tenant.key)[0] for _ in range(2)] == [200, 429]
+    for _ in range(20):  # each in another part of the window
+        clock.now += 0.0512
+        assert edge.ask(tenant.key)[0] == 429
+    assert edge.came_through == 2
+    clock.now += 0.06
+    assert edge.ask(tenant.key)[0] == 200
+    assert edge.ask(tenant.key)[0] == 429
+    # Who comes back later is not asked after before: one token, taken once.
+    clock.now += 2.2
+    assert [edge.ask(tenant.key)[0] for _ in range(2)] == [200, 429]
+    assert edge.came_through == 5
+
+
 def test_what_is_refused_at_the_edge_is_the_same_call_of_the_same_caller(
     edge: Edge, tenant: World, other_tenant: World
 ) -> None:

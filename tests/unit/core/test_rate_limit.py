@@ -387,6 +387,24 @@ def test_redis_counts_like_the_file(redis_url: str) -> None:
     refused = store.take((wide, limit))
     assert (refused.refused, refused.used) == (1, (5, 5))
     assert 57 <= refused.wait_seconds <= 63
+    seen = store.look((wide, limit))
+    assert (seen.refused, seen.used) == (1, (5, 5))
+    assert seen.wait_seconds in {refused.wait_seconds, refused.wait_seconds - 1}
+    assert [store.look((wide,)).used for _ in range(3)] == [(5,)] * 3
+    assert store.take((wide,)).used == (6,)
+    store.close()
+
+
+def test_redis_notes_a_refusal_that_was_only_looked_up(redis_url: str) -> None:
+    store, client = RedisCounts(redis_url), redis.Redis.from_url(redis_url)
+    limit = Limit("noted", 1, 60.0)
+    key = "{valdrix-throttle-2}:" + limit.digest.hex()
+    assert store.look((limit,)).is_allowed
+    assert not client.exists(key)
+    assert store.take((limit,)).is_allowed
+    assert not store.look((limit,)).is_allowed
+    assert [name[:1] for name in client.hkeys(key)].count(b"r") == 1  # type: ignore[union-attr] # redis types both clients
+    client.close()
     store.close()
 
 
@@ -481,6 +499,10 @@ class Counting:
         self.asked += 1
         return self.store.take(limits)
 
+    def look(self, limits: Sequence[Limit]) -> Taken:
+        self.asked += 1
+        return self.store.look(limits)
+
     def close(self) -> None:
         """Leave the store to who made it."""
 
@@ -515,6 +537,40 @@ def test_remembering_refusals_changes_none_of_them(tmp_path: Path, clock: Clock)
         assert 0 <= second.wait_seconds - first.wait_seconds <= 1
     plain.close()
     made.close()
+
+
+def test_looking_before_taking_changes_no_answer_and_takes_nothing(
+    tmp_path: Path, clock: Clock
+) -> None:
+    plain = SharedFile(tmp_path / "plain", clock=clock)
+    limits = (Limit("tenant", 40, 1.0), Limit("all", 900, 60.0))
+    made = Limiter(in_redis=None, in_file=SharedFile(tmp_path / "seen", clock=clock), clock=clock)
+    looked = 0
+    for step in range(20_000):
+        clock.now = 1000.0 + step / 173
+        refused = made.find_refusal(limits)
+        looked += refused is not None
+        first, second = plain.take(limits), refused or made.take(limits)
+        assert (first.refused, first.is_allowed) == (second.refused, second.is_allowed), step
+    assert looked > 10_000
+    plain.close()
+    made.close()
+
+
+def test_who_was_refused_long_ago_is_not_looked_up(counts: SharedFile, clock: Clock) -> None:
+    store = Counting(counts)
+    made = Limiter(in_redis=None, in_file=store, clock=clock)
+    limits = (Limit("once", 1, 60.0),)
+    assert made.find_refusal(limits) is None
+    assert [made.take(limits).is_allowed for _ in range(2)] == [True, False]
+    assert made.find_refusal(limits) is not None
+    assert store.asked == 2
+    clock.now += 2.5
+    assert made.find_refusal(limits) is not None
+    assert store.asked == 3
+    clock.now += 3.1 + limiter_module._LOOKS_SECONDS
+    assert made.find_refusal(limits) is None
+    assert store.asked == 3
 
 
 def test_remembered_refusals_are_bounded(counts: SharedFile, clock: Clock) -> None:

@@ -1,9 +1,9 @@
 """Refusing a flood at the edge: whose limit is used up is not asked who they are again.
 
-A refusal that a view made says which limits it stands on. While those still refuse for certain, the
-same caller's same call is answered here, with 429 and before anything else of Valdrix runs: no
-statement, no body parsed, no place among the requests in progress. Nothing is decided here: once a
-token can be back, the call takes the whole way again.
+A refusal that a view made says which limits it stands on. While those still refuse, the same caller's
+same call is answered here, with 429 and before anything else of Valdrix runs: no statement, no body
+parsed, no place among the requests in progress. Nothing is taken here: once a token is back, the call
+takes the whole way again.
 """
 
 from __future__ import annotations

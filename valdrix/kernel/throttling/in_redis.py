@@ -14,6 +14,7 @@ from valdrix.kernel.throttling.windows import CATCH_UP_PARTS, PACED_FROM, SLOTS,
 
 _TIMEOUT_SECONDS: Final = 0.25
 _SCRIPT: Final = """
+local taking = ARGV[#ARGV] == '1'
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local refused, wait, certain, used, slots, paced, due = -1, 0, 0, {}, {}, {}, {}
@@ -51,7 +52,7 @@ for i, key in ipairs(KEYS) do
         end
     end
 end
-if refused < 0 then
+if refused < 0 and taking then
     for i, key in ipairs(KEYS) do
         local amount, part = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
         used[i] = used[i] + 1
@@ -98,10 +99,21 @@ class RedisCounts:
 
         :raises redis.RedisError: when Redis does not answer in time.
         """
+        return self._ask(limits, is_taking=True)
+
+    def look(self, limits: Sequence[Limit]) -> Taken:
+        """Tell what taking would meet; a refusal is noted, and nothing is taken.
+
+        :raises redis.RedisError: when Redis does not answer in time.
+        """
+        return self._ask(limits, is_taking=False)
+
+    def _ask(self, limits: Sequence[Limit], *, is_taking: bool) -> Taken:
         keys = ["{valdrix-throttle-2}:" + limit.digest.hex() for limit in limits]
         arguments: list[int] = []
         for limit in limits:
             arguments += (limit.amount, round(limit.part_seconds * 1_000_000))
+        arguments.append(int(is_taking))
         refused, wait_us, used, certain_us = self._script(keys=keys, args=arguments)
         if refused < 0:
             return Taken(None, 0, tuple(used))

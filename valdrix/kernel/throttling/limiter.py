@@ -28,6 +28,8 @@ log = logging.getLogger("valdrix.throttling")
 
 PAUSE_SECONDS: Final = 5.0
 """How long Redis is left alone after it failed."""
+_LOOKS_SECONDS: Final = 1.0
+"""How long after a refusal is no longer certain its caller is taken for one who goes on asking."""
 _MOST_REMEMBERED: Final = 4096
 
 
@@ -51,16 +53,25 @@ class Limiter:
     def take(self, limits: Sequence[Limit]) -> Taken:
         """Take one token of every limit, or of none; whatever fails lets pass."""
         key = tuple(limits)
-        refusal = self.find_refusal(key)
-        if refusal is not None:
-            return refusal
-        taken = self._take(key)
-        if not taken.is_allowed:
-            self._remember(key, taken)
-        return taken
+        return self._find_certain(key) or self._ask(key, is_taking=True)
 
     def find_refusal(self, limits: tuple[Limit, ...]) -> Taken | None:
-        """Return what a moment ago refused these limits, while that is certain; nothing is taken."""
+        """Return what refuses these limits now, after they were refused a moment ago; takes nothing.
+
+        While that refusal is certain nobody is asked. Who goes on asking is looked up for one more
+        second; after that, None is the answer, whatever the counts say.
+        """
+        spent = self._spent.get(limits)
+        if spent is None or self._clock() >= spent[1] + _LOOKS_SECONDS:
+            return None
+        refusal = self._find_certain(limits)
+        if refusal is not None:
+            return refusal
+        seen = self._ask(limits, is_taking=False)
+        return None if seen.is_allowed else seen
+
+    def _find_certain(self, limits: tuple[Limit, ...]) -> Taken | None:
+        """Return what a moment ago refused these limits, while that is certain."""
         spent = self._spent.get(limits)
         if spent is None:
             return None
@@ -71,16 +82,22 @@ class Limiter:
         left = refusal.wait_seconds - (now - since)
         return replace(refusal, wait_seconds=max(1, math.ceil(left)))
 
-    def _take(self, limits: Sequence[Limit]) -> Taken:
+    def _ask(self, limits: tuple[Limit, ...], *, is_taking: bool) -> Taken:
+        answer = self._count(limits, is_taking=is_taking)
+        if not answer.is_allowed:
+            self._remember(limits, answer)
+        return answer
+
+    def _count(self, limits: Sequence[Limit], *, is_taking: bool) -> Taken:
         if self._redis is not None and time.monotonic() >= self._resumes_at:
             try:
-                return self._redis.take(limits)
+                return self._redis.take(limits) if is_taking else self._redis.look(limits)
             except redis.RedisError as error:
                 with self._lock:
                     self._resumes_at = time.monotonic() + PAUSE_SECONDS
                 self._note("redis", error)
         try:
-            return self._file.take(limits)
+            return self._file.take(limits) if is_taking else self._file.look(limits)
         except (OSError, ValueError) as error:
             self._note("file", error)
             return Taken(None, 0, (0,) * len(limits))

@@ -47,15 +47,27 @@ class SharedFile:
 
         :raises OSError: when the file cannot be used.
         """
+        return self._ask(limits, is_taking=True)
+
+    def look(self, limits: Sequence[Limit]) -> Taken:
+        """Tell what taking would meet; a refusal is noted, and nothing is taken.
+
+        :raises OSError: when the file cannot be used.
+        """
+        return self._ask(limits, is_taking=False)
+
+    def _ask(self, limits: Sequence[Limit], *, is_taking: bool) -> Taken:
         with self._lock:
             descriptor, table = self._open()
             fcntl.lockf(descriptor, fcntl.LOCK_EX, 1)
             try:
-                return self._take(table, limits, self._clock())
+                return self._count(table, limits, self._clock(), is_taking=is_taking)
             finally:
                 fcntl.lockf(descriptor, fcntl.LOCK_UN, 1)
 
-    def _take(self, table: mmap.mmap, limits: Sequence[Limit], now: float) -> Taken:
+    def _count(
+        self, table: mmap.mmap, limits: Sequence[Limit], now: float, *, is_taking: bool
+    ) -> Taken:
         found = [self._find(table, limit, now) for limit in limits]
         used = tuple(bucket.used for _, bucket in found)
         for position, (limit, (place, bucket)) in enumerate(zip(limits, found, strict=True)):
@@ -64,6 +76,8 @@ class SharedFile:
                 bucket.note_refusal()
                 _write(table, place, limit, bucket)
                 return Taken(position, wait.whole_seconds, used, wait.certain_seconds)
+        if not is_taking:
+            return Taken(None, 0, used)
         for limit, (place, bucket) in zip(limits, found, strict=True):
             bucket.take(limit, now)
             _write(table, place, limit, bucket)
