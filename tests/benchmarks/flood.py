@@ -2,7 +2,7 @@
 
     .venv/bin/python -m tests.benchmarks.flood --store redis
 
-A real server as `make run` starts it. A quiet tenant asks gates at a steady rate, by turns alone,
+A real server as `make run` starts it. Quiet tenants ask gates at a steady rate, by turns alone,
 beside another tenant that asks as much as its limit lets it, and beside the same tenant flooding.
 All rates are shares of what the machine does at the time, as a view that does nothing shows it. The
 flood comes at a fixed rate, a multiple of the limit: a client that sends as fast as it can would
@@ -42,7 +42,8 @@ from valdrix.embedded.postmaster import free_port
 LIMIT_SHARE: Final = 50 / 3800
 """What each tenant's gates take, of the rate at which the empty view answers. The default of 600 a second,
 five times over, is more than two cores can send and receive at once, whoever refuses it."""
-QUIET_SHARE: Final = 30 / 3800
+QUIET_SHARE: Final = 15 / 3800
+QUIET_TENANTS: Final = 2
 FLOOD_FACTOR: Final = 5
 QUIET_CLIENTS: Final = 4
 FLOOD_CLIENTS: Final = 20
@@ -77,7 +78,7 @@ _PAGE: Final = """\
 
 `make bench-flood` makes this page and [flood.json](flood.json), in an hour, alone on the machine.
 
-One tenant asks gates at three fifths of its limit, exponentially spaced. By turns it is alone, beside another tenant
+{quiet} tenants ask gates at a steady rate, exponentially spaced. By turns they are alone, beside another tenant
 that asks nine tenths of its limit, and beside that tenant sending {factor} times its limit. PostgreSQL,
 gunicorn (as `make run` starts it) and the load generator (wrk) share the machine. That is why the limit
 is lowered from its default of 600, and why the flood comes at a fixed rate: a client that sends as fast as
@@ -103,7 +104,7 @@ _SECTION: Final = """
 ## Counted in {where}
 
 {taken_at}, {cores} cores, {rounds} rounds of {seconds:g} s a case; percentiles of all rounds' gates. The empty
-view is answered {web} times a second: the quiet tenant asks {quiet:g} gates a second, a tenant's limit is
+view is answered {web} times a second: the quiet tenants ask {quiet:g} gates a second, a tenant's limit is
 {limit}, and the flood is {flood}.{note}
 
 | p99 flooded is | times | interval |
@@ -112,7 +113,7 @@ view is answered {web} times a second: the quiet tenant asks {quiet:g} gates a s
 | p99 beside a tenant just below its limit | {flooded_to_at_limit:.2f} | {intervals[flooded_to_at_limit]} |
 | p99 beside that tenant and the rest of the flood to a server that does nothing | {flooded_to_both:.2f} | {intervals[flooded_to_both]} |
 
-| the quiet tenant | gates | p50 ms | p95 ms | p99 ms | p99 by round | beside it, a second | refused |
+| the quiet tenants | gates | p50 ms | p95 ms | p99 ms | p99 by round | beside it, a second | refused |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 {rows}"""
 _WHERE: Final = {"file": "the machine's own file (embedded set-up)", "redis": "Redis"}
@@ -135,7 +136,7 @@ class Rates:
     @classmethod
     def of(cls, web: float) -> Rates:
         """Return the rates for a machine that answers the empty view so often a second."""
-        return cls(web, web * QUIET_SHARE, max(1, round(web * LIMIT_SHARE)))
+        return cls(web, web * QUIET_SHARE * QUIET_TENANTS, max(1, round(web * LIMIT_SHARE)))
 
     @property
     def flood(self) -> int:
@@ -143,7 +144,7 @@ class Rates:
         return self.limit * FLOOD_FACTOR
 
     def beside(self, case: str) -> tuple[float, float]:
-        """Return what goes on beside the quiet tenant: another's gates, and calls of nothing."""
+        """Return what goes on beside the quiet tenants: another's gates, and calls of nothing."""
         below = self.limit * _BELOW_LIMIT
         return {
             ALONE: (0, 0),
@@ -155,7 +156,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Turn:
-    """One measurement of the quiet tenant, and what went on beside it.
+    """One measurement of the quiet tenants, and what went on beside it.
 
     :ivar latencies_us: each latency that occurred, and how often.
     :ivar sent: what was sent beside it, a second.
@@ -169,13 +170,13 @@ class Turn:
 
     @property
     def gates(self) -> int:
-        """Return how many gates of the quiet tenant were answered."""
+        """Return how many gates of the quiet tenants were answered."""
         return sum(count for _, count in self.latencies_us)
 
 
 @dataclass(frozen=True)
 class Loads:
-    """The quiet tenant's gates, the other one's, and calls of a server that does nothing."""
+    """The quiet tenants' gates, the other one's, and calls of a server that does nothing."""
 
     rates: Rates
     quiet: Load
@@ -218,7 +219,7 @@ def measure(loads: Loads, *, rounds: int, seconds: float, say: Say) -> list[Turn
 def _take(case: str, loads: Loads, seconds: float) -> Turn:
     time.sleep(_SETTLE_SECONDS)
     around = Around()
-    # They begin before the quiet tenant is measured and end after.
+    # They begin before the quiet tenants are measured and end after.
     threads = [
         threading.Thread(target=around.run, args=(_paced(load, rate), seconds + 2))
         for load, rate in zip((loads.other, loads.empty), loads.rates.beside(case), strict=True)
@@ -252,7 +253,7 @@ def percentile(turns: list[Turn], percent: float) -> float:
 
 
 def summarise(turns: list[Turn]) -> dict[str, Any]:
-    """Return the percentiles of each case, and how the quiet tenant's p99 compares."""
+    """Return the percentiles of each case, and how the quiet tenants' p99 compares."""
     cases: dict[str, Any] = {}
     for case in CASES:
         taken = [turn for turn in turns if turn.case == case]
@@ -357,7 +358,9 @@ def _running(
 
 def render(kept: Mapping[str, Any]) -> str:
     """Return the page of the figures."""
-    page = _PAGE.format(share=1 / LIMIT_SHARE, factor=FLOOD_FACTOR, most=MOST, draws=_DRAWS)
+    page = _PAGE.format(
+        share=1 / LIMIT_SHARE, factor=FLOOD_FACTOR, most=MOST, draws=_DRAWS, quiet=QUIET_TENANTS
+    )
     return page + "".join(_render_store(store, one) for store, one in sorted(kept.items()))
 
 
@@ -427,9 +430,12 @@ def _build_loads(stack: Stack, empty: str, rates: Rates) -> Loads:
     from tests.benchmarks import world
 
     body = stack.body_file("gate", world.gate_body())
-    keys = [stack.keys_file(name, [world.create_tenant().key]) for name in ("quiet", "other")]
-    quiet = Load(stack.base_url, GATE, keys[0], body, clients=QUIET_CLIENTS)
-    other = Load(stack.base_url, GATE, keys[1], body, clients=FLOOD_CLIENTS)
+    one, several = (
+        stack.keys_file(name, [world.create_tenant().key for _ in range(count)])
+        for name, count in (("other", 1), ("quiet", QUIET_TENANTS))
+    )
+    quiet = Load(stack.base_url, GATE, several, body, clients=QUIET_CLIENTS)
+    other = Load(stack.base_url, GATE, one, body, clients=FLOOD_CLIENTS)
     paced = _paced(quiet, rates.quiet)
     loads = Loads(rates, paced, other, replace(other, base_url=empty))
     # Each of the server's threads opens its connection to the database with its first request, and
