@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import shutil
 import sys
@@ -10,12 +11,17 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from valdrix.kernel.http.yielding import MACHINE
+
 _METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 _AT_ONCE: Final = "WEB_REQUESTS_AT_ONCE"
 
 SWITCH_SECONDS: Final = 0.001
 COLLECT_AFTER: Final = 20_000
 """So many more objects made than freed before the collector looks for cycles; a request makes few."""
+
+_BUSY: Final = mmap.mmap(-1, 256)
+"""A byte a worker, in memory that all of them share: how much it has in progress."""
 
 # Threads of one process settle together what they ask for one tenant.
 worker_class = "valdrix.gunicorn_worker.ProblemWorker"
@@ -37,6 +43,11 @@ def on_starting(server: Any) -> None:
         os.environ[_METRICS_DIRECTORY] = server.valdrix_metrics
 
 
+def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's own signature
+    """Give the worker its cell among those of the others."""
+    MACHINE.share(_BUSY, worker.age % len(_BUSY))
+
+
 def post_worker_init(worker: Any) -> None:  # noqa: ARG001 - gunicorn's own signature
     """Let threads wait for the interpreter a millisecond at most, and seldom for the collector.
 
@@ -51,7 +62,8 @@ def post_worker_init(worker: Any) -> None:  # noqa: ARG001 - gunicorn's own sign
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's own signature
-    """Drop a dead worker's gauges; what it counted stays counted."""
+    """Drop a dead worker's gauges, and what it had in progress; what it counted stays counted."""
+    _BUSY[worker.age % len(_BUSY)] = 0
     for left in Path(os.environ[_METRICS_DIRECTORY]).glob(f"gauge_live*_{worker.pid}.db"):
         left.unlink(missing_ok=True)
 

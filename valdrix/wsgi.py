@@ -14,6 +14,7 @@ from valdrix.celery import prompt_task  # noqa: E402 - the same
 from valdrix.kernel import prompting  # noqa: E402 - the same
 from valdrix.kernel.http.refusing import RefusingApplication  # noqa: E402 - the same
 from valdrix.kernel.http.shedding import SheddingApplication  # noqa: E402 - the same
+from valdrix.kernel.http.yielding import MACHINE  # noqa: E402 - the same
 from valdrix.kernel.throttling.limiter import limiter  # noqa: E402 - the same
 from valdrix.serving import GuardedApplication  # noqa: E402 - the same
 
@@ -26,6 +27,7 @@ application = RefusingApplication(
         most=settings.WEB_REQUESTS_AT_ONCE,
         most_others=settings.WEB_OTHERS_AT_ONCE,
         most_of_one=settings.WEB_TENANT_AT_ONCE,
+        busy=MACHINE,
     ),
     limiter=limiter,
 )

@@ -23,6 +23,7 @@ from django.http import HttpRequest
 from valdrix.kernel.http.bodies import drain
 from valdrix.kernel.http.measuring import method_label
 from valdrix.kernel.http.request_id import choose_id
+from valdrix.kernel.http.yielding import COMES_LAST
 from valdrix.kernel.metrics import RATE_LIMIT_REJECTIONS, REQUEST_COUNT
 from valdrix.kernel.problems import CONTENT_TYPE, STATUS_BY_CODE, build_problem
 from valdrix.kernel.throttling.limiter import Limiter
@@ -87,6 +88,8 @@ class RefusingApplication:
             wait = self._find_wait(environ, known)
             if wait is not None:
                 return _refuse(environ, start_response, known[2], wait)
+            if self._limiter().goes_on(known[2].limits):
+                environ[COMES_LAST] = True
         answer = self._application(environ, start_response)
         noted = environ.get(NOTE)
         if noted is not None:

@@ -19,6 +19,7 @@ from django.http import HttpRequest
 
 from valdrix.kernel.http.probes import PROBES
 from valdrix.kernel.http.problem_response import problem_response
+from valdrix.kernel.http.yielding import COMES_LAST, Busy
 from valdrix.kernel.metrics import REQUESTS_SHED
 from valdrix.kernel.throttling.owners import Owners
 
@@ -39,11 +40,15 @@ def hold_place(request: HttpRequest, owner: str) -> bool:
 
 
 class Place:
-    """One request's place: given back once, together with what its owner had of it."""
+    """One request's place: given back once, together with what its owner had of it.
 
-    __slots__ = ("_number", "_owner", "_owners", "_places")
+    :param busy: where it counts as in progress, unless it comes last.
+    """
 
-    def __init__(self, number: int, places: deque[int], owners: Owners) -> None:
+    __slots__ = ("_busy", "_number", "_owner", "_owners", "_places")
+
+    def __init__(self, number: int, places: deque[int], owners: Owners, busy: Busy | None) -> None:
+        self._busy = busy
         self._number: int | None = number
         self._places = places
         self._owners = owners
@@ -62,6 +67,8 @@ class Place:
             return
         if self._owner is not None:
             self._owners.give_back(self._owner)
+        if self._busy is not None:
+            self._busy.end()
         self._places.append(number)
 
 
@@ -71,6 +78,7 @@ class SheddingApplication:
     :param most: requests in progress, gates included.
     :param most_others: requests in progress from which on only gates are taken.
     :param most_of_one: requests in progress of one owner; all of them without it.
+    :param busy: where the machine's processes count what is in progress.
     """
 
     def __init__(
@@ -80,12 +88,14 @@ class SheddingApplication:
         most: int,
         most_others: int,
         most_of_one: int | None = None,
+        busy: Busy | None = None,
     ) -> None:
         self._application = application
         # Taking and giving back are one step each in the interpreter: no lock, and no count that
         # two threads could both find free.
         self._places = deque(range(most))
         self._kept_for_gates = most - most_others
+        self._busy = Busy() if busy is None else busy
         self._owners = Owners(most if most_of_one is None else most_of_one)
 
     def __call__(
@@ -96,25 +106,30 @@ class SheddingApplication:
         if path in PROBES:
             return self._application(environ, start_response)
         kind = GATE if path.startswith(GATE_PATHS) else OTHER
-        place = self._take(kind)
+        comes_last = COMES_LAST in environ
+        place = self._take(kind, counts=not comes_last)
         if place is None:
             return _refuse(kind, start_response)
         environ[PLACE] = place
         try:
+            if comes_last:
+                self._busy.wait()
             answer = self._application(environ, start_response)
         except BaseException:
             place.give_back()
             raise
         return _Answer(answer, place)
 
-    def _take(self, kind: str) -> Place | None:
+    def _take(self, kind: str, *, counts: bool) -> Place | None:
         if kind == OTHER and len(self._places) <= self._kept_for_gates:
             return None
         try:
             number = self._places.pop()
         except IndexError:
             return None
-        return Place(number, self._places, self._owners)
+        if counts:
+            self._busy.begin()
+        return Place(number, self._places, self._owners, self._busy if counts else None)
 
 
 class _Answer:

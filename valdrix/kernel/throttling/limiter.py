@@ -61,14 +61,18 @@ class Limiter:
         While that refusal is certain nobody is asked. Who goes on asking is looked up for one more
         second; after that, None is the answer, whatever the counts say.
         """
-        spent = self._spent.get(limits)
-        if spent is None or self._clock() >= spent[1] + _LOOKS_SECONDS:
+        if not self.goes_on(limits):
             return None
         refusal = self._find_certain(limits)
         if refusal is not None:
             return refusal
         seen = self._ask(limits, is_taking=False)
         return None if seen.is_allowed else seen
+
+    def goes_on(self, limits: tuple[Limit, ...]) -> bool:
+        """Tell whether these limits refused so lately that whoever asks now goes on asking."""
+        spent = self._spent.get(limits)
+        return spent is not None and self._clock() < spent[1] + _LOOKS_SECONDS
 
     def _find_certain(self, limits: tuple[Limit, ...]) -> Taken | None:
         """Return what a moment ago refused these limits, while that is certain."""
