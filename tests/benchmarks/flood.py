@@ -94,8 +94,8 @@ what refusing costs.
 
 A flood's calls are refused at the edge of the process, before Django: that takes some 30 microseconds
 of Python besides what gunicorn needs to read a call and to answer it. What passes of it comes evenly
-and not in bursts, and no tenant has more than eight of nine of a process's places: see
-[limits](../operations/limits.md). Rounds of one case differ by more than the promise allows, on a machine
+and not in bursts, lets requests in progress go first for 25 ms, and has at most eight of nine of a process's
+places: see [limits](../operations/limits.md). Rounds of one case differ by more than the promise allows, on a machine
 that others use, so read them all. The interval is what nine in ten of {draws:,} other runs would say that
 are made by drawing as many of these rounds at random. Where p99 beside the flood is less than beside both loads that refuse
 nothing of Valdrix's, what is measured is the machine.

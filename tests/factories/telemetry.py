@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,14 +47,6 @@ def running_writer(
         yield writer
     finally:
         writer.stop()
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    """Wait for something that another thread does."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def stored_events(tenant_id: uuid.UUID) -> list[dict[str, Any]]:

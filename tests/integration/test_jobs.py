@@ -31,6 +31,7 @@ from governance.models import Approval
 from tests.client import Api
 from tests.conftest import owner_dsn
 from tests.factories.tenants import World, system_actor
+from tests.waiting import wait_until
 from valdrix.celery import app, task_name
 from valdrix.jobs import tasks
 from valdrix.jobs.history import seconds_until_due
@@ -111,13 +112,6 @@ def runner() -> Iterator[Callable[[list[Job]], Callable[[], None]]]:
     for thread in threading.enumerate():  # A run that was given up may still be at it.
         if thread.name.startswith("test-"):
             thread.join(30)
-
-
-def wait_for(condition: Callable[[], bool], *, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -252,14 +246,14 @@ def test_a_failing_and_a_slow_job_stop_no_other(
 ) -> None:
     jobs = [make_job("broken"), make_job("slow"), make_job("quick", interval=0)]
     runner(jobs)
-    wait_for(lambda: Work.runs.count("quick") >= 3)
+    wait_until(lambda: Work.runs.count("quick") >= 3)
     assert {"broken", "slow"} <= set(Work.runs)
 
 
 def test_a_job_waits_for_its_interval(runner: Callable[[list[Job]], Callable[[], None]]) -> None:
     stop = runner([make_job("quick", interval=3600), make_job("slow", interval=3600)])
     assert Work.started.wait(20)
-    wait_for(lambda: "quick" in Work.runs)
+    wait_until(lambda: "quick" in Work.runs)
     Work.go_on.set()
     time.sleep(0.3)
     stop()
@@ -317,7 +311,7 @@ def test_a_runner_that_starts_anew_does_not_run_a_singleton_again_before_it_is_d
 
     end = runner([daily])
     runner([often])
-    wait_for(lambda: bool(Work.runs))
+    wait_until(lambda: bool(Work.runs))
     end()
 
     assert Work.runs == ["quick"], "the one that is no singleton"
@@ -325,7 +319,7 @@ def test_a_runner_that_starts_anew_does_not_run_a_singleton_again_before_it_is_d
         ended_at=timezone.now() - timedelta(seconds=daily.interval_seconds)
     )
     runner([daily])
-    wait_for(lambda: len(Work.runs) == 2)
+    wait_until(lambda: len(Work.runs) == 2)
 
 
 def test_a_run_that_failed_is_not_a_run() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +28,10 @@ from tests.factories.headroom import Shop
 from tests.factories.rows import build_facts
 from tests.factories.tenants import Person, World, system_actor
 from tests.reviews import act, approve, open_shop
-from tests.standin import LOOPBACK, Reply, StandIn, stand_in
+from tests.standin import LOOPBACK, Asked, Reply, StandIn, stand_in
+from tests.waiting import wait_until
+from valdrix.jobs import turns
+from valdrix.jobs.tasks import send_notifications
 from valdrix.kernel.db import reading, transaction
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.outbound import Client as OutboundClient
@@ -130,6 +134,39 @@ def test_nothing_is_told_twice_however_often_the_job_runs(
     with reading(shop.world.id):
         assert Notice.objects.count() == 3
     assert len(told(shop.world.owner)) == 3
+    assert {one.state for one in deliveries(shop.world)} == {SENT}
+
+
+def test_a_slow_webhook_of_one_tenant_holds_back_no_notice_of_another(
+    shop: Shop, other_tenant: World, hook: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    def slow(asked: Asked) -> Reply:
+        assert release.wait(60)
+        return Reply()
+
+    add_webhook(shop.world, f"{hook.url}/hook")
+    hook.answer = slow
+    shop.ask("300.00")
+    for person in (other_tenant.owner, other_tenant.admin):
+        User.objects.filter(pk=person.user_id).update(email=person.username)
+    other = open_shop(other_tenant)
+    other.budget("1000.00")
+    other.ask("300.00")
+    monkeypatch.setattr(turns, "WAITED_SECONDS", 1.0)
+
+    def sent(world: World) -> bool:
+        return any(one.state == SENT for one in deliveries(world))
+
+    try:
+        wait_until(lambda: bool(send_notifications() and sent(other_tenant)), seconds=30)
+        assert [one.state for one in deliveries(shop.world) if one.channel == "webhook"] == [
+            PENDING
+        ]
+    finally:
+        release.set()
+        wait_until(lambda: "unfinished=0" in send_notifications(), seconds=30)
     assert {one.state for one in deliveries(shop.world)} == {SENT}
 
 

@@ -34,6 +34,7 @@ from tests.factories.sums import check_chain, find_differences
 from tests.factories.tenants import World
 from tests.preflight import build_estimate, build_plan, build_preflight
 from tests.standin import LOOPBACK, Asked, Reply, StandIn, stand_in
+from tests.waiting import wait_until
 from valdrix.jobs import turns
 from valdrix.jobs.tasks import work_run_tasks
 from valdrix.kernel import outbound
@@ -875,15 +876,15 @@ def test_a_slow_callback_of_one_tenant_holds_no_run_task_of_another(
         other = connect(server, other_tenant)
         settings.RUN_TASK_HOSTS = read_host_list([platform.server.host, server.host])
         try:
-            wait_for(lambda: bool(work_run_tasks() and platform.callbacks), 30)
+            wait_until(lambda: bool(work_run_tasks() and platform.callbacks), seconds=30)
             other.ask()
-            wait_for(lambda: bool(work_run_tasks() and other.callbacks), 30)
+            wait_until(lambda: bool(work_run_tasks() and other.callbacks), seconds=30)
             assert [(row.state, row.attempts) for row in rows(tenant)] == [
                 ("decided", 1), ("received", 0),
             ]  # fmt: skip
         finally:
             release.set()
-            wait_for(lambda: "unfinished=0" in work_run_tasks(), 30)
+            wait_until(lambda: "unfinished=0" in work_run_tasks(), seconds=30)
     assert {row.state for row in [*rows(tenant), *rows(other_tenant)]} == {"reported"}
 
 
@@ -916,16 +917,16 @@ def test_the_runner_is_prompted_and_survives_a_kill(
     platform.server.stopping = held
     runner = start()
     try:
-        wait_for(is_heard, 30)
+        wait_until(is_heard, seconds=30)
         platform.ask()
-        wait_for(lambda: bool(platform.callbacks), 20)
+        wait_until(lambda: bool(platform.callbacks), seconds=20)
         runner.send_signal(signal.SIGKILL)
         runner.wait()
         assert rows(tenant)[0].state == "decided"
         with transaction(tenant.id):  # The lease is over.
             RunTask.objects.filter(tenant_id=tenant.id).update(due_at=datetime.now(UTC))
         runner = start()
-        wait_for(lambda: rows(tenant)[0].state == "reported", 30)
+        wait_until(lambda: rows(tenant)[0].state == "reported", seconds=30)
         assert len(decisions(tenant)) == 1
     finally:
         held.set()
@@ -941,10 +942,3 @@ def is_heard() -> bool:
             " WHERE datname = current_database() AND query LIKE 'LISTEN valdrix_jobs%'"
         )
         return bool(cursor.fetchone()[0])
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)

@@ -31,10 +31,10 @@ from tests.factories.telemetry import (
     build_observation,
     running_writer,
     stored_events,
-    wait_until,
 )
 from tests.factories.tenants import World
 from tests.reviews import act, approve, open_shop
+from tests.waiting import wait_until
 from valdrix.kernel import emitter
 
 ROOT = Path(__file__).parent.parent.parent

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -55,23 +56,37 @@ class Crew:
 
         What was not begun by then is left to the next run.
         """
-        at_once = min(_AT_ONCE, _MOST_IN_PROGRESS - len(self._in_progress))
-        if at_once <= 0:
-            return [{"unfinished": len(turns)}]
-        pool = ThreadPoolExecutor(at_once, thread_name_prefix="turn")
-        ended, lasting = wait([pool.submit(self._take, turn) for turn in turns], WAITED_SECONDS)
-        pool.shutdown(wait=False, cancel_futures=True)
-        return [*(one.result() for one in ended), {"unfinished": len(lasting)}]
+        at_once = min(_AT_ONCE, _MOST_IN_PROGRESS - len(self._in_progress), len(turns))
+        waiting, done = deque(turns), deque[dict[str, int] | None]()
+        hands = [
+            threading.Thread(target=self._work, args=(waiting, done), name="turn")
+            for _ in range(at_once)
+        ]
+        until = time.monotonic() + WAITED_SECONDS
+        for hand in hands:
+            hand.start()
+        for hand in hands:
+            hand.join(max(0.0, until - time.monotonic()))
+        waiting.clear()
+        ended = list(done)
+        return [*ended, {"unfinished": len(turns) - len(ended)}]
+
+    def _work(self, waiting: deque[Turn], done: deque[dict[str, int] | None]) -> None:
+        """Take one turn after the other, on connections that end with the last."""
+        try:
+            while waiting:
+                try:
+                    turn = waiting.popleft()
+                except IndexError:  # another hand has it
+                    return
+                done.append(self._take(turn))
+        finally:
+            connections.close_all()
 
     def _take(self, turn: Turn) -> dict[str, int] | None:
-        """Take one turn, unless the tenant has one, on connections that end with it."""
+        """Take one turn, unless the tenant has one."""
         with self._only_turn_of(turn.tenant_id) as is_only:
-            if not is_only:
-                return {"unfinished": 1}
-            try:
-                return turn.take()
-            finally:
-                connections.close_all()
+            return turn.take() if is_only else {"unfinished": 1}
 
     @contextmanager
     def _only_turn_of(self, tenant_id: uuid.UUID) -> Iterator[bool]:

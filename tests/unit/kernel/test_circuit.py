@@ -6,11 +6,12 @@ import itertools
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from django.db import OperationalError, connection
 
+from tests.waiting import wait_until
 from valdrix.kernel.postgresql import circuit as module
 from valdrix.kernel.postgresql.circuit import Circuit, CircuitOpen, answers, find_circuit, pauses
 from valdrix.kernel.postgresql.deadline import time_limit
@@ -45,15 +46,6 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def circuit() -> Circuit:
     return Circuit(("127.0.0.1", "1", uuid.uuid4().hex))
-
-
-def wait_until(is_met: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(1000):
-        if is_met():
-            return
-        pause.wait(0.01)
-    pytest.fail("did not happen within ten seconds")
 
 
 def test_pauses_double_up_to_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from enforcement.gate.ask import OutOfTime, TimeBudget, Timer
 from enforcement.gate.joint import MAX_TOGETHER, Alone, Lines, StepByStep, Waiting, take_batch
+from tests.waiting import wait_until
 
 WAIT_SECONDS = 10.0
 
@@ -61,13 +62,6 @@ def start(
         calls.append(pool.submit(lines.settle, one, settler))
         wait_until(lambda one=one: one in (lines._lines.get(one.line) or ()))
     return calls
-
-
-def wait_until(is_so: Any) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def test_who_finds_no_line_is_settled_at_once_and_leaves_none() -> None:
