@@ -16,9 +16,9 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from valdrix.kernel.db import platform_transaction, time_limit
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.problems import Refused
 
 _ANSWER_WITHIN_MS: Final = "2000"
@@ -121,7 +121,7 @@ def _expected_migrations() -> frozenset[tuple[str, str]]:
     return frozenset(loader.graph.nodes)
 
 
-class _PublicView(APIView):
+class _PublicView(ApiView):
     authentication_classes = ()
     permission_classes = (AllowAny,)
 

@@ -14,9 +14,9 @@ from drf_spectacular.views import SpectacularSwaggerView
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 from typing_extensions import override
 
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.problems import CONTENT_TYPE, STATUS_BY_CODE
 from valdrix.openapi_links import describe_links
 
@@ -159,7 +159,7 @@ def build_schema() -> bytes:
     return orjson.dumps(generator.get_schema(request=None, public=True))
 
 
-class SchemaView(APIView):
+class SchemaView(ApiView):
     """The description."""
 
     authentication_classes = ()

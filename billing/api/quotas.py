@@ -12,7 +12,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from billing.plans.domain import FREE
 from billing.quotas.domain import (
@@ -39,6 +38,7 @@ from governance.api.permissions import RequireRole, require_role
 from governance.identity.domain import ADMIN, MEMBER, Principal
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import refuse_unknown_query
 from valdrix.kernel.http.problem_response import problem_response
 from valdrix.kernel.http.times import to_text
@@ -100,7 +100,7 @@ _NEW: Final = closed_object(
 _COMMIT: Final = closed_object({"used_units": _UNITS})
 
 
-class QuotasView(APIView):
+class QuotasView(ApiView):
     """What is left of today."""
 
     permission_classes = (RequireRole(MEMBER),)
@@ -119,7 +119,7 @@ class QuotasView(APIView):
         )
 
 
-class QuotaReservationsView(APIView):
+class QuotaReservationsView(ApiView):
     """Reservations of metered use."""
 
     permission_classes = (RequireRole(MEMBER),)
@@ -152,7 +152,7 @@ class QuotaReservationsView(APIView):
         return Response(_render(made), status=201)
 
 
-class QuotaReservationView(APIView):
+class QuotaReservationView(ApiView):
     """One reservation."""
 
     permission_classes = (RequireRole(MEMBER),)
@@ -167,7 +167,7 @@ class QuotaReservationView(APIView):
             return Response(_render(get_reservation(principal.tenant_id, reservation_id)))
 
 
-class QuotaCommitView(APIView):
+class QuotaCommitView(ApiView):
     """The end of a reservation that was used."""
 
     permission_classes = (RequireRole(MEMBER),)
@@ -195,7 +195,7 @@ class QuotaCommitView(APIView):
         return Response(_render(row))
 
 
-class QuotaReleaseView(APIView):
+class QuotaReleaseView(ApiView):
     """The end of a reservation that was not used."""
 
     permission_classes = (RequireRole(MEMBER),)

@@ -11,7 +11,6 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from enforcement.adapters.gate_body import DIGEST_PATTERN, KEY_PATTERN
 from enforcement.api.approval_documents import (
@@ -55,6 +54,7 @@ from governance.identity.domain import ADMIN, MEMBER, Principal
 from governance.tokens.domain import MAX_TEXT
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.money import HOURLY_PLACES, MONTHLY_PLACES
@@ -65,7 +65,7 @@ _TAGS: Final = ["approvals"]
 _JSON: Final = "application/json"
 
 
-class _ApprovalView(APIView):
+class _ApprovalView(ApiView):
     """Approvals: every member may call, and the use case says what they may do."""
 
     permission_classes = (RequireRole(MEMBER),)

@@ -9,7 +9,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from billing.accounts.domain import BASES, RUN_RATE
 from billing.accounts.operations import BudgetChange, BudgetTerms
@@ -24,6 +23,7 @@ from governance.api.permissions import RequireRole, require_project
 from governance.identity.domain import ADMIN, MEMBER
 from governance.policies.environments import ENVIRONMENTS
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
@@ -85,7 +85,7 @@ _CHANGE: Final = {
 _CHANGEABLE: Final = ("monthly_limit_usd", "active", "basis")
 
 
-class BudgetsView(APIView):
+class BudgetsView(ApiView):
     """The tenant's budgets."""
 
     permission_classes = (RequireRole(MEMBER, to_write=ADMIN),)
@@ -129,7 +129,7 @@ class BudgetsView(APIView):
         return Response(_render(budget), status=201)
 
 
-class BudgetView(APIView):
+class BudgetView(ApiView):
     """One budget."""
 
     permission_classes = (RequireRole(MEMBER, to_write=ADMIN),)

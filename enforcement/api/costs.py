@@ -14,7 +14,6 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from billing.costs.domain import (
     ACCOUNT_LIMIT,
@@ -34,6 +33,7 @@ from governance.api.permissions import RequireRole, RequireWholeTenant
 from governance.identity.domain import ADMIN
 from valdrix.kernel.fields import TEXT_LIMIT, Fields
 from valdrix.kernel.http.bodies import MAX_BODY_BYTES, read_bounded
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import (
     InvalidPage,
     build_page,
@@ -158,7 +158,7 @@ class _JsonParser(_FileParser):
     media_type = "application/json"
 
 
-class CostsView(APIView):
+class CostsView(ApiView):
     """Files of costs."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)
@@ -207,7 +207,7 @@ class CostsView(APIView):
         return Response(_render(result), status=201 if result.status == INGESTED else 200)
 
 
-class CostSummaryView(APIView):
+class CostSummaryView(ApiView):
     """What projects spend."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)
@@ -242,7 +242,7 @@ class CostSummaryView(APIView):
         return Response(page)
 
 
-class SubAccountsView(APIView):
+class SubAccountsView(ApiView):
     """Which project a sub-account belongs to, where no tag says so."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)

@@ -10,7 +10,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from billing.accounts.domain import POOLS
 from billing.accounts.operations import GrantTerms
@@ -23,6 +22,7 @@ from governance.api.documents import closed_object, page_of
 from governance.api.permissions import RequireRole, require_project, require_whole_tenant
 from governance.identity.domain import ADMIN, MEMBER
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
@@ -76,7 +76,7 @@ _NEW_GRANT: Final = closed_object(
 _VOID: Final = closed_object({"reason": prose_schema()}, optional=("reason",))
 
 
-class CreditsView(APIView):
+class CreditsView(ApiView):
     """The tenant's credit grants."""
 
     permission_classes = (RequireRole(MEMBER, to_write=ADMIN),)
@@ -124,7 +124,7 @@ class CreditsView(APIView):
         return Response(_render(grant), status=201)
 
 
-class CreditView(APIView):
+class CreditView(ApiView):
     """One credit grant."""
 
     permission_classes = (RequireRole(MEMBER),)
@@ -140,7 +140,7 @@ class CreditView(APIView):
         return Response(_render(grant))
 
 
-class CreditVoidView(APIView):
+class CreditVoidView(ApiView):
     """The end of a credit grant's headroom."""
 
     permission_classes = (RequireRole(ADMIN),)

@@ -10,7 +10,6 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from enforcement.decisions.history import DecisionFilter, find_decisions, get_decision
 from enforcement.decisions.models import DECISIONS
@@ -21,6 +20,7 @@ from governance.api.permissions import RequireRole, require_project
 from governance.identity.domain import MEMBER, Principal
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.schemas import text_schema
 
@@ -37,7 +37,7 @@ _DECISION: Final = {
 }
 
 
-class DecisionsView(APIView):
+class DecisionsView(ApiView):
     """The tenant's decisions."""
 
     permission_classes = (RequireRole(MEMBER),)
@@ -74,7 +74,7 @@ class DecisionsView(APIView):
         return Response(page)
 
 
-class DecisionView(APIView):
+class DecisionView(ApiView):
     """One decision."""
 
     permission_classes = (RequireRole(MEMBER),)

@@ -14,7 +14,6 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from enforcement.api.ledger import SigningKeyMissing
 from enforcement.exports.archive import Export, archive_name, build_parity
@@ -26,6 +25,7 @@ from governance.api.documents import closed_object
 from governance.api.permissions import RequireRole, RequireWholeTenant
 from governance.identity.domain import ADMIN
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import refuse_unknown_query
 from valdrix.kernel.signing import ALGORITHM, SigningKey
 
@@ -123,7 +123,7 @@ class _AnyType(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
-class ExportParityView(APIView):
+class ExportParityView(ApiView):
     """Counts, sums and hashes of a window."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)
@@ -141,7 +141,7 @@ class ExportParityView(APIView):
         return Response(build_parity(Export(scope, _signing_key()).finish()))
 
 
-class ExportArchiveView(APIView):
+class ExportArchiveView(ApiView):
     """The archive of a window."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)

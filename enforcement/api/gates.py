@@ -12,7 +12,6 @@ from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from enforcement.adapters import terraform
 from enforcement.adapters.continuation import build_continuation
@@ -36,6 +35,7 @@ from governance.api.permissions import RequireRole, require_project
 from governance.api.throttling import GateThrottle
 from governance.identity.domain import MEMBER
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.problem_response import problem_document
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import Refused
@@ -99,7 +99,7 @@ def answer(document: dict[str, Any]) -> HttpResponse:
     return HttpResponse(orjson.dumps(document), content_type=_JSON)
 
 
-class GateView(APIView):
+class GateView(ApiView):
     """A gate: any member may ask; a decision is a 200 whatever it is."""
 
     permission_classes = (RequireRole(MEMBER),)

@@ -11,7 +11,6 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from enforcement.api.policies import read_number_cursor
 from enforcement.ledger.checkpoint import SCHEMA, build_checkpoint
@@ -30,6 +29,7 @@ from governance.api.permissions import (
 from governance.identity.domain import ADMIN
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.problems import Refused
 from valdrix.kernel.rows import rendering
@@ -82,7 +82,7 @@ class SigningKeyMissing(Refused):
     code = "signing_key_missing"
 
 
-class CheckpointView(APIView):
+class CheckpointView(ApiView):
     """The signed head of the tenant's ledger."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)
@@ -104,7 +104,7 @@ class CheckpointView(APIView):
         )
 
 
-class LedgerView(APIView):
+class LedgerView(ApiView):
     """The tenant's ledger."""
 
     permission_classes = (RequireRole(ADMIN),)

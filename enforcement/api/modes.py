@@ -8,7 +8,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from enforcement.controls import policies
 from governance.api.callers import actor_of
@@ -19,6 +18,7 @@ from governance.policies.domain import MODES, SOURCES, Mode
 from governance.policies.environments import ENVIRONMENTS
 from governance.policies.operations import ModeOrder
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import refuse_unknown_query
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
@@ -44,7 +44,7 @@ _FORCED: Final = closed_object(
 )
 
 
-class EmergencyModeView(APIView):
+class EmergencyModeView(ApiView):
     """A lower mode for one source and environment, for at most 24 hours."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)

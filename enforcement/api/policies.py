@@ -10,7 +10,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from enforcement.controls import policies
 from governance.api.api_keys import PAGE_PARAMETERS
@@ -24,6 +23,7 @@ from governance.policies.models import PolicyVersion
 from governance.policies.operations import Draft, build_draft
 from governance.policies.schema import json_schema
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import (
     InvalidPage,
     build_page,
@@ -91,7 +91,7 @@ _COMPARISON: Final = closed_object(
 )
 
 
-class PolicyView(APIView):
+class PolicyView(ApiView):
     """The live policy."""
 
     permission_classes = (RequireRole(MEMBER, to_write=ADMIN),)
@@ -119,7 +119,7 @@ class PolicyView(APIView):
         return Response(_render(version))
 
 
-class PolicyLintView(APIView):
+class PolicyLintView(ApiView):
     """The check of a document that is not published."""
 
     permission_classes = (RequireRole(MEMBER),)
@@ -140,7 +140,7 @@ class PolicyLintView(APIView):
         return Response({"valid": not errors, "errors": errors})
 
 
-class PolicyDiffView(APIView):
+class PolicyDiffView(ApiView):
     """The comparison of a document with the live one."""
 
     permission_classes = (RequireRole(MEMBER),)
@@ -177,7 +177,7 @@ class PolicyDiffView(APIView):
         )
 
 
-class PolicyVersionsView(APIView):
+class PolicyVersionsView(ApiView):
     """Every published version."""
 
     permission_classes = (RequireRole(MEMBER),)
@@ -203,7 +203,7 @@ class PolicyVersionsView(APIView):
         return Response(page)
 
 
-class PolicyVersionView(APIView):
+class PolicyVersionView(ApiView):
     """One published version."""
 
     permission_classes = (RequireRole(MEMBER),)
@@ -215,7 +215,7 @@ class PolicyVersionView(APIView):
         return Response(_render(policies.get_version(principal_of(request).tenant_id, number)))
 
 
-class PolicyRollbackView(APIView):
+class PolicyRollbackView(ApiView):
     """The return to an older document."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)
@@ -242,7 +242,7 @@ class PolicyRollbackView(APIView):
         return Response(_render(version))
 
 
-class PolicySchemaView(APIView):
+class PolicySchemaView(ApiView):
     """The JSON Schema of the policy document."""
 
     permission_classes = (RequireRole(MEMBER),)

@@ -9,7 +9,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from enforcement.reconciliation import operations, queries
 from enforcement.reconciliation.operations import Actuals
@@ -19,6 +18,7 @@ from governance.api.documents import closed_object, page_of
 from governance.api.permissions import RequireRole, RequireWholeTenant, require_project
 from governance.identity.domain import ADMIN, MEMBER
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.money import MONTHLY_PLACES
@@ -108,7 +108,7 @@ _EXCEPTION: Final = closed_object(
 )
 
 
-class ConfirmView(APIView):
+class ConfirmView(ApiView):
     """``POST reservations/{decision_id}/confirm``."""
 
     permission_classes = (RequireRole(MEMBER),)
@@ -132,7 +132,7 @@ class ConfirmView(APIView):
         return Response(result)
 
 
-class ReconcileView(APIView):
+class ReconcileView(ApiView):
     """``POST reservations/{decision_id}/reconcile``."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)
@@ -154,7 +154,7 @@ class ReconcileView(APIView):
         return Response(result, headers=headers)
 
 
-class ReconcileOverdueView(APIView):
+class ReconcileOverdueView(ApiView):
     """``POST reservations/reconcile-overdue``."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)
@@ -173,7 +173,7 @@ class ReconcileOverdueView(APIView):
         return Response(counts)
 
 
-class ActiveReservationsView(APIView):
+class ActiveReservationsView(ApiView):
     """``GET reservations/active``."""
 
     permission_classes = (RequireRole(ADMIN),)
@@ -197,7 +197,7 @@ class ActiveReservationsView(APIView):
         return Response(_page(request, rows, limit, "decision_id"))
 
 
-class ReconciliationExceptionsView(APIView):
+class ReconciliationExceptionsView(ApiView):
     """``GET reservations/reconciliation-exceptions``."""
 
     permission_classes = (RequireRole(ADMIN),)

@@ -8,7 +8,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from enforcement.rollout.domain import THRESHOLDS, Figures
 from enforcement.rollout.operations import Rollout, Standing, read_rollout
@@ -20,6 +19,7 @@ from governance.policies.domain import MODES, SOURCES
 from governance.policies.environments import ENVIRONMENTS
 from governance.tenants.operations import require_promotion
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import refuse_unknown_query
 from valdrix.kernel.http.times import to_text as time_text
 
@@ -75,7 +75,7 @@ _ROLLOUT: Final = closed_object(
 _SETTING: Final = closed_object({"promotion_required": {"type": "boolean"}})
 
 
-class RolloutView(APIView):
+class RolloutView(ApiView):
     """Modes, figures, thresholds and proposals; the tenant's setting."""
 
     def get_permissions(self) -> list[Any]:

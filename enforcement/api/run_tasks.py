@@ -11,7 +11,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from enforcement.adapters.run_task import is_registration, is_signed, read_call
 from enforcement.run_tasks.operations import Receipt, RunTaskHostNotAllowed, receive
@@ -30,6 +29,7 @@ from governance.integrations.queries import (
 from valdrix.kernel.addresses import AddressError, read_url
 from valdrix.kernel.db import reading
 from valdrix.kernel.http.bodies import BodyTooLarge
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.metrics import AUTH_ATTEMPTS
 from valdrix.kernel.problems import FieldError
@@ -88,7 +88,7 @@ class RunTaskSignature(BaseAuthentication):
         return f'{SIGNATURE_HEADER} realm="valdrix"'
 
 
-class RunTaskView(APIView):
+class RunTaskView(ApiView):
     """``POST gate/terraform/run-task/{integration_id}``."""
 
     authentication_classes = (RunTaskSignature,)

@@ -10,7 +10,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from enforcement.exports.domain import build_scope
 from enforcement.replay.models import STATUSES, Simulation
@@ -27,6 +26,7 @@ from governance.api.permissions import RequireRole, RequireWholeTenant
 from governance.identity.domain import ADMIN
 from governance.policies.document import InvalidPolicy
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import refuse_unknown_query
 from valdrix.kernel.http.times import to_text as time_text
 from valdrix.kernel.ids import new_id
@@ -63,7 +63,7 @@ _SIMULATION: Final = closed_object(
 )
 
 
-class SimulationsView(APIView):
+class SimulationsView(ApiView):
     """Simulations that are asked for."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)
@@ -105,7 +105,7 @@ class SimulationsView(APIView):
         return Response(render_simulation(simulation), status=status)
 
 
-class SimulationView(APIView):
+class SimulationView(ApiView):
     """One simulation."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)

@@ -106,8 +106,10 @@ class Lines:
                 line.append(waiting)
         if waiting.batch is None:
             self._wait(waiting)
-        if waiting.batch is not None:
-            self._lead(waiting, waiting.batch, settle)
+        # A batch holds its leader: let go of here, both are freed when they are done.
+        batch, waiting.batch = waiting.batch, None
+        if batch is not None:
+            self._lead(waiting, batch, settle)
         return waiting.result()
 
     def _wait(self, waiting: Waiting) -> None:

@@ -9,7 +9,6 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from governance.api import documents
 from governance.api.callers import actor_of, principal_of
@@ -19,6 +18,7 @@ from governance.identity.domain import OWNER, RANDOM_BYTES, ROLES
 from governance.models import ApiKey
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import (
     MAX_LIMIT,
     InvalidPage,
@@ -43,7 +43,7 @@ PAGE_PARAMETERS = [
 ]
 
 
-class ApiKeysView(APIView):
+class ApiKeysView(ApiView):
     """The tenant's API keys."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)
@@ -88,7 +88,7 @@ class ApiKeysView(APIView):
         return _issued(key, text, status=201)
 
 
-class ApiKeyView(APIView):
+class ApiKeyView(ApiView):
     """One API key."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)
@@ -107,7 +107,7 @@ class ApiKeyView(APIView):
         return Response(documents.api_key_document(key, now=timezone.now()))
 
 
-class ApiKeyRotationView(APIView):
+class ApiKeyRotationView(ApiView):
     """The replacement of a key's text."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)
@@ -130,7 +130,7 @@ class ApiKeyRotationView(APIView):
         return _issued(key, text, status=200)
 
 
-class ApiKeyRevocationView(APIView):
+class ApiKeyRevocationView(ApiView):
     """The end of a key."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from django.http import HttpResponse
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from governance.api.authentication import CONFIRMS, ApiKeyAuthentication, assumption_of
 from governance.identity.assuming import Assumption, NotAsAssumed
 from valdrix.kernel.db import Condition, read_only_if, sqlstate_of
+from valdrix.kernel.http.letting_go import ApiView
 
 Handler = Callable[..., HttpResponse]
 
@@ -35,7 +35,7 @@ def confirming(handler: Handler) -> Handler:
     """
 
     @functools.wraps(handler)
-    def answer(view: APIView, request: Request) -> HttpResponse:
+    def answer(view: ApiView, request: Request) -> HttpResponse:
         assumption = assumption_of(request)
         if assumption is None:
             return handler(view, request)
@@ -71,14 +71,14 @@ def _is_as_assumed(assumption: Assumption) -> Condition:
     return Condition(_UNLESS_CHANGED, [f"[{assumption.told}]"], assumption.note)
 
 
-def _is_another(view: APIView, request: Request) -> bool:
+def _is_another(view: ApiView, request: Request) -> bool:
     """Authenticate a request in full, and tell whether that gave another principal than before."""
     assumed = request.user
     _authenticate(view, request)
     return bool(request.user != assumed)
 
 
-def _authenticate(view: APIView, request: Request) -> None:
+def _authenticate(view: ApiView, request: Request) -> None:
     """Authenticate a request in full, and let it in as whoever it is then.
 
     :raises AuthenticationFailed: when its key speaks for nobody.

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from governance.api import documents
 from governance.api.api_keys import PAGE_PARAMETERS
@@ -17,6 +16,7 @@ from governance.api.permissions import RequireRole, RequireWholeTenant
 from governance.audit.queries import AuditFilter, AuditPlace, find_changes
 from governance.identity.domain import OWNER
 from valdrix.kernel.db import reading
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import (
     InvalidPage,
     build_page,
@@ -30,7 +30,7 @@ from valdrix.kernel.schemas import text_schema
 _FILTERS = ("object_type", "object_id", "actor")
 
 
-class AuditView(APIView):
+class AuditView(ApiView):
     """The tenant's audit log."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)

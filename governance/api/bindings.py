@@ -9,7 +9,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from governance.api.api_keys import PAGE_PARAMETERS, read_id_cursor
 from governance.api.callers import actor_of, principal_of
@@ -26,6 +25,7 @@ from governance.integrations.domain import (
 from governance.models import ClusterBinding
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.http.times import to_text
 from valdrix.kernel.ids import new_id
@@ -59,7 +59,7 @@ NEW_SCHEMA: Final = closed_object({"namespace": _NAMESPACE, **_TERMS})
 TERMS_SCHEMA: Final = closed_object(_TERMS)
 
 
-class BindingsView(APIView):
+class BindingsView(ApiView):
     """The namespace bindings of one cluster."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)
@@ -113,7 +113,7 @@ class BindingsView(APIView):
         return Response(binding_document(binding), status=201)
 
 
-class BindingView(APIView):
+class BindingView(ApiView):
     """One namespace binding."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)

@@ -8,7 +8,6 @@ from typing import Any, Final
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from governance.api.api_keys import PAGE_PARAMETERS
 from governance.api.callers import principal_of
@@ -19,6 +18,7 @@ from governance.incidents.models import STATES
 from governance.incidents.queries import find_incidents, get_incident
 from governance.models import Incident
 from valdrix.kernel.db import reading
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import (
     InvalidPage,
     build_page,
@@ -47,7 +47,7 @@ _INCIDENT: Final = closed_object(
 _TAGS: Final = ["incidents"]
 
 
-class IncidentsView(APIView):
+class IncidentsView(ApiView):
     """The tenant's incidents."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)
@@ -75,7 +75,7 @@ class IncidentsView(APIView):
         )
 
 
-class IncidentView(APIView):
+class IncidentView(ApiView):
     """One incident."""
 
     permission_classes = (RequireRole(ADMIN), RequireWholeTenant)

@@ -10,7 +10,6 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from governance.api.api_keys import PAGE_PARAMETERS, read_id_cursor
 from governance.api.callers import actor_of, principal_of
@@ -22,6 +21,7 @@ from governance.integrations.domain import CLUSTER, KINDS, RUN_TASK, SECRET_BYTE
 from governance.models import Integration
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.http.times import to_text
 from valdrix.kernel.ids import new_id
@@ -94,7 +94,7 @@ NEW_SCHEMA: Final = closed_object(
 )
 
 
-class IntegrationsView(APIView):
+class IntegrationsView(ApiView):
     """The tenant's integrations."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)
@@ -153,7 +153,7 @@ class IntegrationsView(APIView):
         return _made(integration, secret, status=201)
 
 
-class IntegrationView(APIView):
+class IntegrationView(ApiView):
     """One integration."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)
@@ -170,7 +170,7 @@ class IntegrationView(APIView):
         return Response(integration_document(integration))
 
 
-class IntegrationRotationView(APIView):
+class IntegrationRotationView(ApiView):
     """The replacement of an integration's secret."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)
@@ -193,7 +193,7 @@ class IntegrationRotationView(APIView):
         return _made(integration, secret, status=200)
 
 
-class IntegrationRevocationView(APIView):
+class IntegrationRevocationView(ApiView):
     """The end of an integration."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)

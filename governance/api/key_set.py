@@ -9,10 +9,10 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from governance.api.documents import closed_object
 from governance.tokens.keys import build_key_set
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import refuse_unknown_query
 
 MAX_AGE_SECONDS: Final = 300
@@ -27,7 +27,7 @@ _KEY_SET: Final = closed_object(
 )
 
 
-class KeySetView(APIView):
+class KeySetView(ApiView):
     """``GET /.well-known/jwks.json``: keys that are not retired, the one that is next included."""
 
     authentication_classes = ()

@@ -6,7 +6,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from governance.api import documents
 from governance.api.api_keys import PAGE_PARAMETERS
@@ -16,6 +15,7 @@ from governance.identity import operations, queries
 from governance.identity.domain import OWNER, ROLES
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import (
     InvalidPage,
     build_page,
@@ -28,7 +28,7 @@ _TAGS = ["identity"]
 _MOST_ID_DIGITS = 19
 
 
-class MembersView(APIView):
+class MembersView(ApiView):
     """The tenant's people."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)
@@ -75,7 +75,7 @@ class MembersView(APIView):
         return Response(documents.member_document(membership), status=201)
 
 
-class MemberView(APIView):
+class MemberView(ApiView):
     """One person's membership."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)

@@ -9,7 +9,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from governance.api.api_keys import PAGE_PARAMETERS, read_id_cursor
 from governance.api.callers import actor_of, principal_of
@@ -21,6 +20,7 @@ from governance.identity.models import ReviewerGroup
 from valdrix.kernel.db import reading
 from valdrix.kernel.edits import edit_mark
 from valdrix.kernel.fields import Fields, as_integer
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.schemas import text_schema
@@ -56,7 +56,7 @@ _PERMISSIONS: Final = closed_object(
 )
 
 
-class _OwnersView(APIView):
+class _OwnersView(ApiView):
     """Who reviews is the owners' to say."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)

@@ -9,7 +9,6 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from governance.api.api_keys import PAGE_PARAMETERS, read_id_cursor
 from governance.api.callers import actor_of, principal_of
@@ -21,6 +20,7 @@ from governance.workloads import operations, queries
 from governance.workloads.domain import IMMUTABLE_CLAIMS, audience_of
 from valdrix.kernel.db import reading
 from valdrix.kernel.fields import Fields
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import build_page, read_limit, refuse_unknown_query
 from valdrix.kernel.http.times import to_text
 from valdrix.kernel.ids import new_id
@@ -80,7 +80,7 @@ NEW_SCHEMA: Final = closed_object(
 )
 
 
-class WorkloadIssuersView(APIView):
+class WorkloadIssuersView(ApiView):
     """The tenant's registered issuers."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)
@@ -133,7 +133,7 @@ class WorkloadIssuersView(APIView):
         return Response(issuer_document(row), status=201)
 
 
-class WorkloadIssuerView(APIView):
+class WorkloadIssuerView(ApiView):
     """One registered issuer."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)
@@ -150,7 +150,7 @@ class WorkloadIssuerView(APIView):
         return Response(issuer_document(row))
 
 
-class WorkloadIssuerKeysView(APIView):
+class WorkloadIssuerKeysView(ApiView):
     """The keys of a registered issuer."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)
@@ -173,7 +173,7 @@ class WorkloadIssuerKeysView(APIView):
         return Response(issuer_document(row))
 
 
-class WorkloadIssuerRevocationView(APIView):
+class WorkloadIssuerRevocationView(ApiView):
     """The end of a registration."""
 
     permission_classes = (RequireRole(OWNER), RequireWholeTenant)

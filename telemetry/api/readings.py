@@ -11,11 +11,11 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from telemetry.readings.board import read_board
 from telemetry.readings.domain import DEFAULT_WINDOW, WINDOWS, build_window
 from telemetry.readings.queries import READINGS
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.kernel.http.pages import refuse_unknown_query
 from valdrix.kernel.problems import FieldError, InvalidRequest
 
@@ -45,7 +45,7 @@ _WINDOW: Final = OpenApiParameter("window", str, enum=list(WINDOWS), default=DEF
 _TAGS: Final = ["telemetry"]
 
 
-class BoardView(APIView):
+class BoardView(ApiView):
     """All readings at once."""
 
     @extend_schema(
@@ -71,8 +71,8 @@ def build_urls(permissions: Sequence[type[BasePermission]]) -> list[URLPattern]:
     ]
 
 
-def _view_of(name: str) -> type[APIView]:
-    class OneReadingView(APIView):
+def _view_of(name: str) -> type[ApiView]:
+    class OneReadingView(ApiView):
         """One reading."""
 
         @extend_schema(

@@ -9,8 +9,8 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
+from valdrix.kernel.http.letting_go import ApiView
 from valdrix.urls import urlpatterns as _application
 
 
@@ -31,7 +31,7 @@ class TakeAnybody(BaseAuthentication):
 _ANYBODY: Final = Anybody()
 
 
-class EmptyView(APIView):
+class EmptyView(ApiView):
     """Answers without looking: what is left is the server, the middleware and the framework."""
 
     authentication_classes = (TakeAnybody,)

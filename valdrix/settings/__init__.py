@@ -108,6 +108,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "valdrix.kernel.http.letting_go.LettingGoMiddleware",
     "valdrix.kernel.http.request_id.RequestIdMiddleware",
     "valdrix.kernel.http.measuring.MeasuringMiddleware",
     "valdrix.kernel.http.content_policy.ContentPolicyMiddleware",

@@ -1,0 +1,123 @@
+"""What a request held is freed with its end: nothing is left for the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+import pytest
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.test import RequestFactory
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from enforcement.gate.joint import Waiting
+from tests.factories.headroom import Shop
+from tests.factories.tenants import World
+from valdrix.kernel.ids import new_id
+
+GATE = "/api/v1/enforcement/gate"
+CHANGE = {
+    "project_id": "shop", "environment": "dev", "resource_reference": "x",
+    "estimated_monthly_delta_usd": "1.00",
+}  # fmt: skip
+Ask = Callable[..., int]
+
+
+@pytest.fixture
+def ask(tenant: World) -> Ask:
+    """Return what sends one request as a web server does, and keeps nothing of it."""
+    application = get_wsgi_application()
+
+    def send(method: str, path: str, body: Any = None, **headers: str) -> int:
+        content = b"" if body is None else orjson.dumps(body)
+        environ = RequestFactory().generic(
+            method, path, content, content_type="application/json", HTTP_HOST="127.0.0.1",
+            **{"HTTP_AUTHORIZATION": f"Bearer {tenant.admin.key}", **headers},
+        ).environ  # fmt: skip
+        environ["wsgi.input"] = io.BytesIO(content)
+        said: list[Any] = []
+        answer = application(environ, lambda *given: said.extend(given))
+        b"".join(answer)
+        answer.close()
+        return int(said[0][:3])
+
+    return send
+
+
+@pytest.fixture
+def left_by() -> Iterator[Callable[[Callable[[], object]], Counter[str]]]:
+    """Return what tells which parts of requests a call leaves to the collector."""
+
+    def find(call: Callable[[], object]) -> Counter[str]:
+        call()  # what is made once, and kept
+        gc.collect()
+        gc.disable()
+        try:
+            call()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            parts = (HttpRequest, HttpResponseBase, Request, APIView, Waiting)
+            return Counter(type(one).__name__ for one in gc.garbage if isinstance(one, parts))
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+
+    yield find
+    gc.collect()
+
+
+def one_gate(ask: Ask) -> int:
+    return ask("POST", f"{GATE}/terraform", CHANGE, HTTP_IDEMPOTENCY_KEY=str(new_id()))
+
+
+def test_a_gate_leaves_nothing(tenant: World, ask: Ask, left_by: Any) -> None:
+    Shop(tenant).budget("1000.00")
+    assert one_gate(ask) == 200
+    assert left_by(lambda: one_gate(ask)) == {}
+
+
+CALLS = [
+    ("POST", f"{GATE}/terraform", {"project_id": 7}, 422),
+    ("POST", f"{GATE}/batch", {"items": [CHANGE, CHANGE]}, 200),
+    ("GET", "/api/v1/enforcement/budgets", None, 200),
+    ("GET", "/api/v1/enforcement/policies", None, 200),
+    ("GET", "/api/v1/enforcement/approvals/queue", None, 200),
+    ("GET", "/api/v1/enforcement/credits", None, 200),
+    ("GET", "/api/v1/enforcement/budgets/nope", None, 404),
+    ("PUT", "/api/v1/enforcement/budgets", None, 405),
+    ("GET", "/api/v1/nope", None, 404),
+    ("GET", "/health/live", None, 200),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status"), CALLS)
+def test_no_call_leaves_its_request(
+    tenant: World, ask: Ask, left_by: Any, method: str, path: str, body: Any, status: int
+) -> None:
+    Shop(tenant).budget("1000.00")
+    assert ask(method, path, body) == status
+    assert left_by(lambda: ask(method, path, body)) == {}
+
+
+def test_who_is_unknown_leaves_nothing(ask: Ask, left_by: Any) -> None:
+    call = lambda: ask("GET", "/api/v1/enforcement/budgets", HTTP_AUTHORIZATION="Bearer no")  # noqa: E731
+    assert call() == 401
+    assert left_by(call) == {}
+
+
+def test_the_collector_would_be_seen(left_by: Any) -> None:
+    """A request that is tied to itself is found, or the other tests would say nothing."""
+
+    def tie() -> None:
+        request = RequestFactory().get("/")
+        request.itself = request  # type: ignore[attr-defined] # that is the knot
+
+    assert left_by(tie) == {"WSGIRequest": 1}
