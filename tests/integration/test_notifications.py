@@ -137,6 +137,7 @@ def test_nothing_is_told_twice_however_often_the_job_runs(
     assert {one.state for one in deliveries(shop.world)} == {SENT}
 
 
+@pytest.mark.first
 def test_a_slow_webhook_of_one_tenant_holds_back_no_notice_of_another(
     shop: Shop, other_tenant: World, hook: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

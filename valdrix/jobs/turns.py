@@ -50,12 +50,14 @@ class Crew:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._in_progress: set[uuid.UUID] = set()
+        self._left_first: uuid.UUID | None = None
 
     def take(self, turns: Sequence[Turn]) -> list[dict[str, int] | None]:
         """Take the turns that can be taken now, and return the counts of those that ended in time.
 
-        What was not begun by then is left to the next run.
+        What was not begun by then is left to the next run, which begins with it.
         """
+        turns = self._in_order(turns)
         at_once = min(_AT_ONCE, _MOST_IN_PROGRESS - len(self._in_progress), len(turns))
         waiting, done = deque(turns), deque[dict[str, int] | None]()
         hands = [
@@ -67,9 +69,18 @@ class Crew:
             hand.start()
         for hand in hands:
             hand.join(max(0.0, until - time.monotonic()))
+        left = list(waiting)
         waiting.clear()
         ended = list(done)
+        self._left_first = left[0].tenant_id if left else None
         return [*ended, {"unfinished": len(turns) - len(ended)}]
+
+    def _in_order(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """Return the turns from the one on that the run before had to leave."""
+        for number, turn in enumerate(turns):
+            if turn.tenant_id == self._left_first:
+                return [*turns[number:], *turns[:number]]
+        return turns
 
     def _work(self, waiting: deque[Turn], done: deque[dict[str, int] | None]) -> None:
         """Take one turn after the other, on connections that end with the last."""

@@ -72,5 +72,35 @@ def test_a_turn_that_lasts_holds_back_its_own_tenant_and_nobody_else(
     assert take() == [{"done": 1}] * 2 + [{"unfinished": 0}]
 
 
+def test_what_a_run_has_to_leave_comes_first_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the last of many tenants would never have a turn."""
+    monkeypatch.setattr(turns, "WAITED_SECONDS", 0.2)
+    everybody = [uuid.uuid4() for _ in range(turns._AT_ONCE + 3)]
+    release, crew, taken = threading.Event(), Crew(), []
+
+    def work(tenant_id: uuid.UUID) -> dict[str, int]:
+        taken.append(tenant_id)
+        assert release.wait(60)
+        return {"done": 1}
+
+    def take() -> list[dict[str, int] | None]:
+        return crew.take([Turn("any", work, one) for one in everybody])
+
+    assert take() == [{"unfinished": len(everybody)}]
+    assert sorted(taken) == sorted(everybody[: turns._AT_ONCE])
+    release.set()
+    for hand in threading.enumerate():
+        if hand.name == "turn":
+            hand.join(30)
+    taken.clear()
+    monkeypatch.setattr(turns, "_AT_ONCE", 1)
+    monkeypatch.setattr(turns, "WAITED_SECONDS", 60.0)
+    assert take() == [{"done": 1}] * len(everybody) + [{"unfinished": 0}]
+    assert taken == everybody[-3:] + everybody[:-3]
+    taken.clear()
+    take()
+    assert taken == everybody
+
+
 def test_nobody_s_turn_is_nothing_left() -> None:
     assert Crew().take([]) == [{"unfinished": 0}]
