@@ -37,18 +37,19 @@ from valdrix.kernel.admin_display import (
     INFO,
     NEUTRAL,
     NOTHING,
-    WARN,
     Bar,
     Panel,
     badge,
     build_bar,
+    fullness,
+    measure,
     mono,
+    number,
     render_bar,
     utc,
 )
 
 _METERS: Final = {LLM_TOKENS: "LLM tokens"}
-_NEARLY_FULL: Final = 8  # tenths of the limit
 _SHOWN: Final = 50
 _TONES: Final = {RESERVED: INFO, COMMITTED: GOOD}
 
@@ -205,21 +206,17 @@ class QuotaCountAdmin(TenantModelAdmin):
     @display(description="Taken")
     def taken(self, row: Any) -> SafeString:
         """Return the bar and the units."""
-        return format_html(
-            '<div class="vx-measure">{}<span>{}</span></div>',
-            render_bar(_bar(row.standing)),
-            _units(row.standing.taken),
-        )
+        return measure(_bar(row.standing), _units(row.standing.taken))
 
     @display(description="Left")
     def left(self, row: Any) -> SafeString:
         """Return what is left of the day."""
-        return _number(row.standing.left)
+        return number(_units(row.standing.left))
 
     @display(description="Limit, present plan")
     def limit(self, row: Any) -> SafeString:
         """Return what the plan gives a day."""
-        return _number(row.standing.limit)
+        return number(_units(row.standing.limit))
 
 
 def _kill_switch() -> tuple[SafeString, str]:
@@ -235,11 +232,7 @@ def _kill_switch() -> tuple[SafeString, str]:
 def _fill(standing: _Standing) -> SafeString:
     if standing.count.day < day_of(timezone.now()):
         return badge("day is over", NEUTRAL)
-    if standing.taken >= standing.limit:
-        return badge("full", BAD)
-    if standing.taken * 10 >= standing.limit * _NEARLY_FULL:
-        return badge("nearly full", WARN)
-    return badge("open", GOOD)
+    return fullness(Decimal(standing.taken), Decimal(standing.limit))
 
 
 def _bar(standing: _Standing) -> Bar:
@@ -262,10 +255,6 @@ def _line(row: QuotaReservation) -> tuple[str, SafeString]:
         row.provider,
         mono(row.principal_id),
     )
-
-
-def _number(units: int) -> SafeString:
-    return format_html('<span class="vx-number">{}</span>', _units(units))
 
 
 def _units(units: int) -> str:

@@ -11,7 +11,6 @@ from django.contrib.admin import SimpleListFilter, display
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.accounts.domain import (
@@ -32,7 +31,6 @@ from enforcement.controls.queries import month_to_date_spend
 from governance.identity.domain import ROLES
 from valdrix.kernel.admin import ConsoleChangeList, TenantModelAdmin, seat_of
 from valdrix.kernel.admin_display import (
-    BAD,
     GOOD,
     NEUTRAL,
     NOTHING,
@@ -41,7 +39,10 @@ from valdrix.kernel.admin_display import (
     Panel,
     badge,
     build_bar,
+    fullness,
+    measure,
     mono,
+    number,
     render_bar,
     usd,
     utc,
@@ -51,7 +52,6 @@ from valdrix.kernel.money import ZERO
 
 _TITLES: Final = {BUDGET: "Budgets", GRANT: "Credit grants", EXPOSURE: "Exposure"}
 _GRANT_TONES: Final = {"active": GOOD, "exhausted": WARN, "expired": NEUTRAL, "voided": NEUTRAL}
-_NEARLY_FULL = 8  # tenths of the limit
 
 
 def attach_states(
@@ -106,16 +106,9 @@ def budget_bar(state: BudgetState) -> Bar:
 
 def fill_badge(state: BudgetState, *, active: bool) -> SafeString:
     """Return how full a budget is, as a badge."""
-    used = state.used_usd(with_shadow=False)
     if not active:
         return badge("inactive", NEUTRAL)
-    if used >= state.limit_usd:
-        return badge("full", BAD)
-    return (
-        badge("nearly full", WARN)
-        if used * 10 >= state.limit_usd * _NEARLY_FULL
-        else badge("open", GOOD)
-    )
+    return fullness(state.used_usd(with_shadow=False), state.limit_usd)
 
 
 def scope_of(account: Account) -> str:
@@ -254,17 +247,17 @@ class AccountAdmin(TenantModelAdmin):
     def taken(self, row: Any) -> SafeString:
         """Return the bar and the amount."""
         text = f"{usd(row.state.used_usd(with_shadow=False))} USD"
-        return _bar_and_text(budget_bar(row.state), text)
+        return measure(budget_bar(row.state), text)
 
     @display(description="Headroom")
     def left(self, row: Any) -> SafeString:
         """Return what is left."""
-        return _number(usd(row.state.headroom_usd(with_shadow=False)))
+        return number(usd(row.state.headroom_usd(with_shadow=False)))
 
     @display(description="Limit a month")
     def limit(self, row: Any) -> SafeString:
         """Return the limit."""
-        return _number(usd(row.state.limit_usd))
+        return number(usd(row.state.limit_usd))
 
     @display(description="Basis")
     def basis_used(self, row: Account) -> str:
@@ -280,12 +273,12 @@ class AccountAdmin(TenantModelAdmin):
     @display(description="Used")
     def grant_bar(self, row: Account) -> SafeString:
         """Return the grant's bar."""
-        return _bar_and_text(_bar_of_grant(row), f"{usd(row.total_usd - row.remaining_usd)} USD")
+        return measure(_bar_of_grant(row), f"{usd(row.total_usd - row.remaining_usd)} USD")
 
     @display(description="Remaining")
     def grant_left(self, row: Account) -> SafeString:
         """Return what remains, of how much."""
-        return _number(f"{usd(row.remaining_usd)} of {usd(row.total_usd)}")
+        return number(f"{usd(row.remaining_usd)} of {usd(row.total_usd)}")
 
     @display(description="Pool")
     def pool_name(self, row: Account) -> str:
@@ -300,17 +293,17 @@ class AccountAdmin(TenantModelAdmin):
     @display(description="Settled")
     def settled(self, row: Any) -> SafeString:
         """Return what was settled this month."""
-        return _number(usd(row.state.posted_usd))
+        return number(usd(row.state.posted_usd))
 
     @display(description="Held")
     def held(self, row: Any) -> SafeString:
         """Return what is held."""
-        return _number(usd(row.state.pending_usd))
+        return number(usd(row.state.pending_usd))
 
     @display(description="Overrun")
     def overrun(self, row: Any) -> SafeString:
         """Return the overrun."""
-        return _number(usd(row.state.overrun_usd))
+        return number(usd(row.state.overrun_usd))
 
 
 def _kind_of(request: HttpRequest) -> str:
@@ -355,11 +348,3 @@ def _grant_rows(row: Account, now: datetime) -> list[tuple[str, Any]]:
         ("Voided", utc(row.voided_at)),
         ("Reason", row.reason or NOTHING),
     ]
-
-
-def _bar_and_text(bar: Bar, text: str) -> SafeString:
-    return format_html('<div class="vx-measure">{}<span>{}</span></div>', render_bar(bar), text)
-
-
-def _number(text: str) -> SafeString:
-    return format_html('<span class="vx-number">{}</span>', text)

@@ -25,7 +25,7 @@ from governance.identity.domain import ADMIN, OWNER, ROLES
 from governance.models import Approval
 from governance.policies.environments import ENVIRONMENTS
 from valdrix.kernel.admin import ConsoleChangeList, TenantModelAdmin, column_filter, seat_of
-from valdrix.kernel.admin_display import age, delta_usd, utc, words
+from valdrix.kernel.admin_display import age, delta_usd, number, utc, words
 from valdrix.kernel.problems import NotAllowed
 
 QUEUE: Final = "queue"
@@ -190,7 +190,7 @@ class ApprovalAdmin(TenantModelAdmin):
     @display(description="USD a month")
     def cost(self, row: Any) -> SafeString:
         """Return the monthly delta."""
-        return format_html('<span class="vx-number">{}</span>', delta_usd(row.monthly_delta_usd))
+        return number(delta_usd(row.monthly_delta_usd))
 
     @display(description="Risk")
     def risk(self, row: Any) -> SafeString | str:

@@ -30,6 +30,7 @@ _SIGNS: Final = {GOOD: "✓", INFO: "+", WARN: "!", BAD: "✕", NEUTRAL: "•"}
 
 _HUNDRED: Final = Decimal(100)
 _PERCENT: Final = Decimal("0.01")
+_NEARLY_FULL: Final = Decimal("0.8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,23 @@ def build_bar(parts: Iterable[tuple[str, Decimal]], *, limit: Decimal | None, la
 def render_bar(bar: Bar) -> SafeString:
     """Return a bar as HTML."""
     return render_to_string("valdrix/bar.html", {"bar": bar})
+
+
+def measure(bar: Bar, text: str) -> SafeString:
+    """Return a bar and what it stands for, for a cell of a list."""
+    return format_html('<div class="vx-measure">{}<span>{}</span></div>', render_bar(bar), text)
+
+
+def number(text: str) -> SafeString:
+    """Return a figure, for a cell of a list."""
+    return format_html('<span class="vx-number">{}</span>', text)
+
+
+def fullness(taken: Decimal, limit: Decimal) -> SafeString:
+    """Return how much of a limit is taken, as a badge."""
+    if taken >= limit:
+        return badge("full", BAD)
+    return badge("nearly full", WARN) if taken >= limit * _NEARLY_FULL else badge("open", GOOD)
 
 
 def usd(amount: Decimal | str | None) -> str:
