@@ -198,7 +198,8 @@ def _evaluate_ahead(question: Question, budget: TimeBudget, timer: Timer) -> dic
             return _decide_and_record(question, timer, begun.reads.of(question), together)
     except DatabaseError as error:
         if sqlstate_of(error) == _STEP_BY_STEP:
-            raise StepByStep from error
+            # In its traceback a frame of Django's holds the error, and so itself and the request.
+            raise StepByStep from error.with_traceback(None)
         refuse_lock(error)
         refuse_contended(error)
         raise

@@ -74,8 +74,12 @@ class Waiting:
 
         :raises BaseException: what the evaluation ended with.
         """
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
         assert self.response is not None
         return self.response
 

@@ -6,7 +6,7 @@ import logging
 import smtplib
 import uuid
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
@@ -27,6 +27,8 @@ from valdrix.kernel.sealing import SealingError
 log = logging.getLogger("valdrix.notifications")
 
 _MOST_A_RUN: Final = 200
+TURN: Final = timedelta(seconds=60)
+"""So long a tenant's turn begins deliveries: its slow webhook must not keep a hand for hours."""
 _ANSWER_BYTES: Final = 16_384
 _TRIES: Final = 1
 """Each attempt is one try: the deliveries' own backoff spreads the others over hours."""
@@ -46,8 +48,9 @@ class NotDelivered(Exception):
 def send_due(tenant_id: uuid.UUID, *, clock: Callable[[], datetime]) -> dict[str, int]:
     """Attempt what is due, a bounded number of deliveries; return how many were sent and failed."""
     counts = {"sent": 0, "failed": 0}
+    began = now = clock()
     for _ in range(_MOST_A_RUN):
-        delivery = claim_delivery(tenant_id=tenant_id, now=clock())
+        delivery = claim_delivery(tenant_id=tenant_id, now=now) if now - began < TURN else None
         if delivery is None:
             break
         try:
@@ -62,6 +65,7 @@ def send_due(tenant_id: uuid.UUID, *, clock: Callable[[], datetime]) -> dict[str
         else:
             note_sent(delivery=delivery, now=clock())
             counts["sent"] += 1
+        now = clock()
     return counts
 
 

@@ -1,4 +1,4 @@
-"""What a request held is freed with its end: nothing is left for the garbage collector."""
+"""What a call of the API held is freed with its end, and not left for the garbage collector."""
 
 from __future__ import annotations
 
@@ -82,6 +82,18 @@ def test_a_gate_leaves_nothing(tenant: World, ask: Ask, left_by: Any) -> None:
     Shop(tenant).budget("1000.00")
     assert one_gate(ask) == 200
     assert left_by(lambda: one_gate(ask)) == {}
+
+
+def test_a_replay_and_a_conflict_leave_nothing(tenant: World, ask: Ask, left_by: Any) -> None:
+    Shop(tenant).budget("1000.00")
+    key = str(new_id())
+
+    def again(**changes: Any) -> int:
+        return ask("POST", f"{GATE}/terraform", {**CHANGE, **changes}, HTTP_IDEMPOTENCY_KEY=key)
+
+    assert [again(), again(), again(project_id="other")] == [200, 200, 409]
+    assert left_by(again) == {}
+    assert left_by(lambda: again(project_id="other")) == {}
 
 
 CALLS = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -135,6 +136,24 @@ def test_nothing_is_told_twice_however_often_the_job_runs(
         assert Notice.objects.count() == 3
     assert len(told(shop.world.owner)) == 3
     assert {one.state for one in deliveries(shop.world)} == {SENT}
+
+
+def test_a_turn_that_has_lasted_a_minute_begins_no_delivery(shop: Shop) -> None:
+    for number in range(3):
+        shop.ask("300.00", resource_reference=f"r{number}")
+    now = datetime.now(UTC)
+    operations.spread_ledger(tenant_id=shop.world.id, now=now)
+    waiting = len(deliveries(shop.world))
+    assert waiting >= 3
+    ticks = itertools.count()
+
+    def clock() -> datetime:
+        return now + next(ticks) * timedelta(seconds=25)
+
+    assert sending.send_due(shop.world.id, clock=clock) == {"sent": 1, "failed": 0}
+    later = now + timedelta(hours=1)
+    sent = sending.send_due(shop.world.id, clock=lambda: later)
+    assert sent == {"sent": waiting - 1, "failed": 0}
 
 
 @pytest.mark.first

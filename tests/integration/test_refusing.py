@@ -19,6 +19,7 @@ from tests.factories.tenants import World
 from valdrix.kernel.http import refusing
 from valdrix.kernel.http import throttling as by_address
 from valdrix.kernel.http.refusing import RefusingApplication
+from valdrix.kernel.http.yielding import COMES_LAST
 from valdrix.kernel.metrics import render_metrics
 from valdrix.kernel.throttling.limiter import Limiter
 from valdrix.kernel.throttling.shared_file import SharedFile
@@ -46,11 +47,13 @@ class Edge:
         self._django = get_wsgi_application()
         self._application = RefusingApplication(self._count, limiter=lambda: limiter)
         self.came_through = 0
+        self.came_last: list[bool] = []
 
     def _count(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         self.came_through += 1
+        self.came_last.append(COMES_LAST in environ)
         return self._django(environ, start_response)
 
     def ask(
@@ -192,6 +195,16 @@ def test_strangers_are_refused_at_the_edge_by_address_and_credential(
     assert edge.came_through == seen
     clock.now += 63
     assert edge.ask(address="198.51.100.3")[0] == 401
+
+
+def test_another_address_does_not_come_last_for_one_that_floods(
+    edge: Edge, clock: Clock, settings: Any
+) -> None:
+    settings.RATE_LIMIT_PER_MINUTE = 2
+    assert [edge.ask(address="198.51.100.4")[0] for _ in range(3)] == [401, 401, 429]
+    edge.came_last.clear()
+    assert edge.ask(address="198.51.100.5")[0] == 401
+    assert edge.came_last == [False]
 
 
 def test_what_is_remembered_is_bounded(edge: Edge, tenant: World, monkeypatch: Any) -> None:

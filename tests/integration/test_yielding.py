@@ -60,23 +60,37 @@ def test_who_comes_last_waits_for_all_that_is_in_progress() -> None:
     busy.wait()
     busy.begin()
     busy.begin()
-    waiting = [Waiting(busy.wait) for _ in range(3)]
+    waiting = Waiting(busy.wait)
     busy.end()
-    assert waiting[0].is_held()
+    assert waiting.is_held()
     busy.end()
-    for one in waiting:
-        one.end()
+    waiting.end()
 
 
 def test_nobody_waits_longer_than_a_short_while() -> None:
     busy = Busy()
     busy.begin()
     began = time.monotonic()
-    waiting = [Waiting(busy.wait) for _ in range(20)]
-    for one in waiting:
-        one.end()
-    # All of them together, not one after the other: the bound of the test is a machine at a standstill.
-    assert yielding.MOST_SECONDS <= time.monotonic() - began < 20
+    busy.wait()
+    assert time.monotonic() - began >= yielding.MOST_SECONDS
+
+
+@pytest.mark.usefixtures("patient")
+def test_one_of_a_process_waits_and_the_others_go_on() -> None:
+    busy = Busy()
+    busy.begin()
+    first = Waiting(busy.wait)
+    assert first.is_held()
+    for other in [Waiting(busy.wait) for _ in range(5)]:
+        other.end()
+    assert first.is_held()
+    busy.end()
+    first.end()
+    busy.begin()
+    again = Waiting(busy.wait)
+    assert again.is_held()
+    busy.end()
+    again.end()
 
 
 @pytest.mark.usefixtures("patient")
@@ -145,8 +159,8 @@ class Door:
     def __init__(self, limiter: Limiter, busy: Busy) -> None:
         self._limit = (Limit("tenant", 5, 1.0),)
         self._limiter = limiter
-        shedding = SheddingApplication(self._answer, most=8, most_others=4, busy=busy)
-        self._application = RefusingApplication(shedding, limiter=lambda: limiter)
+        self.shedding = SheddingApplication(self._answer, most=8, most_others=4, busy=busy)
+        self._application = RefusingApplication(self.shedding, limiter=lambda: limiter)
         self.came_last: list[bool] = []
 
     def _answer(
@@ -175,6 +189,29 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_flood_that_waits_has_one_place(tmp_path: Any) -> None:
+    """Its calls have no tokens yet: as many as come would fill all places, and keep everybody out."""
+    clock, busy = Clock(), Busy()
+    counts = Limiter(in_redis=None, in_file=SharedFile(tmp_path, clock=clock), clock=clock)
+    door = Door(counts, busy)
+    assert [door.ask() for _ in range(6)] == [200] * 5 + [429]
+    clock.now += 0.5
+    assert door.ask() == 429
+    clock.now += 0.56
+    busy.begin()
+    first = Waiting(door.ask)
+    assert first.is_held()
+    calls = [Waiting(door.ask) for _ in range(30)]
+    for call in calls:
+        call.end()
+    assert len(door.shedding._places) == 7, "of eight, one waits"
+    busy.end()
+    first.end()
+    assert len(door.shedding._places) == 8
+    counts.close()
 
 
 @pytest.mark.usefixtures("patient")

@@ -19,8 +19,8 @@ log = logging.getLogger("valdrix.jobs")
 WAITED_SECONDS: Final = 20.0
 """So long a run waits for its turns; a new call of another tenant must not wait for a slow one."""
 _AT_ONCE: Final = 4
-_MOST_IN_PROGRESS: Final = 16
-"""Each turn in progress has a connection of the database."""
+_MOST_IN_PROGRESS: Final = 8
+"""Of a job in a process; each turn in progress has a connection of the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,20 @@ class Crew:
         turns = self._in_order(turns)
         at_once = min(_AT_ONCE, _MOST_IN_PROGRESS - len(self._in_progress), len(turns))
         waiting, done = deque(turns), deque[dict[str, int] | None]()
+        # What is under way is brought to its end when the program ends: no daemon, whoever starts it.
         hands = [
-            threading.Thread(target=self._work, args=(waiting, done), name="turn")
+            threading.Thread(target=self._work, args=(waiting, done), name="turn", daemon=False)
             for _ in range(at_once)
         ]
         until = time.monotonic() + WAITED_SECONDS
-        for hand in hands:
-            hand.start()
-        for hand in hands:
-            hand.join(max(0.0, until - time.monotonic()))
-        left = list(waiting)
-        waiting.clear()
+        try:
+            for hand in hands:
+                hand.start()
+            for hand in hands:
+                hand.join(max(0.0, until - time.monotonic()))
+        finally:
+            left = list(waiting)
+            waiting.clear()
         ended = list(done)
         self._left_first = left[0].tenant_id if left else None
         return [*ended, {"unfinished": len(turns) - len(ended)}]
@@ -83,9 +86,12 @@ class Crew:
         return turns
 
     def _work(self, waiting: deque[Turn], done: deque[dict[str, int] | None]) -> None:
-        """Take one turn after the other, on connections that end with the last."""
+        """Take one turn after the other, on connections that end with the last.
+
+        None is begun once the program ends.
+        """
         try:
-            while waiting:
+            while waiting and threading.main_thread().is_alive():
                 try:
                     turn = waiting.popleft()
                 except IndexError:  # another hand has it

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import uuid
+from pathlib import Path
 
 import pytest
 
 from valdrix.jobs import turns
 from valdrix.jobs.turns import Crew, Turn
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_a_crew_with_too_many_turns_in_progress_says_what_it_left(
@@ -44,7 +49,7 @@ def test_turns_are_taken_a_few_at_once_and_each_once() -> None:
 def test_a_turn_that_lasts_holds_back_its_own_tenant_and_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(turns, "WAITED_SECONDS", 0.2)
+    monkeypatch.setattr(turns, "WAITED_SECONDS", 1.0)
     slow, other = uuid.uuid4(), uuid.uuid4()
     release, is_over, crew = threading.Event(), threading.Event(), Crew()
 
@@ -74,7 +79,7 @@ def test_a_turn_that_lasts_holds_back_its_own_tenant_and_nobody_else(
 
 def test_what_a_run_has_to_leave_comes_first_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the last of many tenants would never have a turn."""
-    monkeypatch.setattr(turns, "WAITED_SECONDS", 0.2)
+    monkeypatch.setattr(turns, "WAITED_SECONDS", 1.0)
     everybody = [uuid.uuid4() for _ in range(turns._AT_ONCE + 3)]
     release, crew, taken = threading.Event(), Crew(), []
 
@@ -100,6 +105,39 @@ def test_what_a_run_has_to_leave_comes_first_in_the_next(monkeypatch: pytest.Mon
     taken.clear()
     take()
     assert taken == everybody
+
+
+def test_a_turn_under_way_is_brought_to_its_end_when_the_program_ends_and_no_other_begins() -> None:
+    code = """
+import threading, time, uuid, django
+from django.conf import settings
+settings.configure(DATABASES={})
+from valdrix.jobs import turns
+turns._AT_ONCE = 1
+begun = threading.Event()
+
+def work(tenant_id):
+    begun.set()
+    threading.main_thread().join()
+    time.sleep(0.2)
+    print("ended", flush=True)
+    return {}
+
+crew = turns.Crew()
+calls = [turns.Turn("any", work, uuid.uuid4()) for _ in range(3)]
+threading.Thread(target=crew.take, args=(calls,), daemon=True).start()
+begun.wait(30)
+print("main ends", flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("main ends\nended\n", "", 0)
 
 
 def test_nobody_s_turn_is_nothing_left() -> None:

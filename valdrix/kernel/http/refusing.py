@@ -84,11 +84,12 @@ class RefusingApplication:
         """Answer one request, or refuse it like the one before."""
         caller = _digest(environ, _WHO_AND_WHAT)
         known = self._kept.get(caller)
-        if known is not None:
-            wait = self._find_wait(environ, known)
-            if wait is not None:
-                return _refuse(environ, start_response, known[2], wait)
-            if self._limiter().goes_on(known[2].limits):
+        if known is not None and _is_meant(environ, known):
+            limits, limiter = known[2].limits, self._limiter()
+            refusal = limiter.find_refusal(limits)
+            if refusal is not None:
+                return _refuse(environ, start_response, known[2], refusal.wait_seconds)
+            if limiter.goes_on(limits):
                 environ[COMES_LAST] = True
         answer = self._application(environ, start_response)
         noted = environ.get(NOTE)
@@ -96,23 +97,20 @@ class RefusingApplication:
             self._keep(caller, environ, noted)
         return answer
 
-    def _find_wait(
-        self, environ: dict[str, Any], known: tuple[float, bytes, RefusedBy]
-    ) -> int | None:
-        since, place, refused_by = known
-        if time.monotonic() - since > KEPT_SECONDS:
-            return None
-        if refused_by.is_by_address and place != _digest(environ, _WHERE):
-            return None
-        refusal = self._limiter().find_refusal(refused_by.limits)
-        return None if refusal is None else refusal.wait_seconds
-
     def _keep(self, caller: bytes, environ: dict[str, Any], refused_by: RefusedBy) -> None:
         with self._lock:
             self._kept[caller] = (time.monotonic(), _digest(environ, _WHERE), refused_by)
             self._kept.move_to_end(caller)
             while len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
+
+
+def _is_meant(environ: dict[str, Any], known: tuple[float, bytes, RefusedBy]) -> bool:
+    """Tell whether what is known of a caller is new enough, and of this address where that counts."""
+    since, place, refused_by = known
+    if time.monotonic() - since > KEPT_SECONDS:
+        return False
+    return not refused_by.is_by_address or place == _digest(environ, _WHERE)
 
 
 def _digest(environ: dict[str, Any], names: tuple[str, ...]) -> bytes:

@@ -2,7 +2,8 @@
 
 A limit keeps a flood's calls away, and lets through what is within it. That is work like any other,
 and on a small machine whoever else asks at the moment waits for it. So the request of a caller who was
-refused a moment ago begins when nothing else is in progress on the machine, or after a short while.
+refused a moment ago begins when nothing else is in progress in any worker of the web server, or after
+a short while. One of a process waits so, and no more.
 """
 
 from __future__ import annotations
@@ -50,11 +51,14 @@ class Busy:
         self._add(-1)
 
     def wait(self) -> None:
-        """Return when nothing is in progress, or after a short while."""
-        until = time.monotonic() + MOST_SECONDS
-        # One of a process looks, the others stand behind it.
-        if not self._turn.acquire(timeout=MOST_SECONDS):
+        """Return when nothing is in progress, or after a short while; at once while another one waits.
+
+        Each who waits has a place, and no token of its limit yet: a flood that waits as one would
+        have all places.
+        """
+        if not self._turn.acquire(blocking=False):
             return
+        until = time.monotonic() + MOST_SECONDS
         try:
             while any(self._cells[:]) and time.monotonic() < until:
                 time.sleep(_LOOKS_EVERY_SECONDS)
