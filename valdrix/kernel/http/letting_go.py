@@ -1,10 +1,9 @@
 """Letting go: what a request holds is freed with its end, and not when the collector comes.
 
 Django and the REST framework tie knots: a request holds the storage of its messages and a look-up of
-its user, which hold the request; a view's request holds the view, and a view its own method. Whatever hangs from them, a body, a
-decision and its answer, would lie in memory until the garbage collector looks through everything
-that is new, for ten to twenty milliseconds in which no thread of the process runs. And each request
-would be handled in memory that no processor has in its caches.
+its user, which hold the request; a view's request holds the view, and a view its own method. Whatever
+hangs from them, a body, a decision and its answer, would lie in memory until the garbage collector looks
+through everything that is new, for ten to twenty milliseconds in which no thread of the process runs.
 """
 
 from __future__ import annotations

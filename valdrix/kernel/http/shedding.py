@@ -78,7 +78,7 @@ class SheddingApplication:
     :param most: requests in progress, gates included.
     :param most_others: requests in progress from which on only gates are taken.
     :param most_of_one: requests in progress of one owner; all of them without it.
-    :param busy: where the machine's processes count what is in progress.
+    :param busy: where the web server's workers count what is in progress.
     """
 
     def __init__(

@@ -21,9 +21,8 @@ _MOST_COUNTED: Final = 255
 
 
 class Cells(Protocol):
-    """A byte for each process of the machine: how much it has in progress."""
+    """A byte for each worker of the web server: how much it has in progress."""
 
-    def __len__(self) -> int: ...
     def __getitem__(self, place: slice, /) -> bytes | bytearray: ...
     def __setitem__(self, place: int, value: int, /) -> None: ...
 
