@@ -198,8 +198,7 @@ def _evaluate_ahead(question: Question, budget: TimeBudget, timer: Timer) -> dic
             return _decide_and_record(question, timer, begun.reads.of(question), together)
     except DatabaseError as error:
         if sqlstate_of(error) == _STEP_BY_STEP:
-            # In its traceback a frame of Django's holds the error, and so itself and the request.
-            raise StepByStep from error.with_traceback(None)
+            raise StepByStep from error
         refuse_lock(error)
         refuse_contended(error)
         raise

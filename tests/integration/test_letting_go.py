@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
+import psycopg
 import pytest
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest
@@ -18,6 +19,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from enforcement.gate.joint import Waiting
+from tests.conftest import owner_dsn
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
 from valdrix.kernel.ids import new_id
@@ -94,6 +96,27 @@ def test_a_replay_and_a_conflict_leave_nothing(tenant: World, ask: Ask, left_by:
     assert [again(), again(), again(project_id="other")] == [200, 200, 409]
     assert left_by(again) == {}
     assert left_by(lambda: again(project_id="other")) == {}
+
+
+@pytest.mark.parametrize("refused", ["lock", "time"])
+def test_what_the_database_refuses_leaves_nothing(
+    tenant: World, ask: Ask, left_by: Any, settings: Any, refused: str
+) -> None:
+    settings.GATE_LOCK_TIMEOUT_MS = 50
+    shop = Shop(tenant)
+    shop.budget("1000.00")
+    assert one_gate(ask) == 200
+    with psycopg.connect(owner_dsn()) as holder:
+        if refused == "lock":
+            locked = "SELECT 1 FROM billing_account WHERE tenant_id = %s FOR UPDATE"
+            holder.execute(locked, [tenant.id])
+            assert shop.ask("1.00")["reason_codes"] == ["gate_lock_timeout"]
+        else:
+            # The tables of the decision are held by somebody: its time is over.
+            settings.GATE_TIME_BUDGET_MS = 100
+            holder.execute("LOCK TABLE enforcement_decision IN ACCESS EXCLUSIVE MODE")
+        assert left_by(lambda: one_gate(ask)) == {}
+        holder.rollback()
 
 
 CALLS = [
