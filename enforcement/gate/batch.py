@@ -8,7 +8,7 @@ from typing import Any
 from enforcement.gate.ahead import question_ahead
 from enforcement.gate.ask import Ask, TimeBudget, Timer
 from enforcement.gate.evaluate import evaluate, settle_in_time
-from enforcement.gate.joint import Waiting, take_batch
+from enforcement.gate.joint import Batch, Waiting
 from enforcement.gate.observing import observe
 from valdrix.kernel.problems import Refused
 
@@ -36,18 +36,17 @@ def evaluate_all(asks: Sequence[Ask], *, budget: TimeBudget) -> list[Answer]:
 
 def _take(asks: Sequence[Ask], budget: TimeBudget) -> list[Waiting]:
     """Return the first question with those right behind it that can be settled with it."""
-    waiting: list[Waiting] = []
+    batch: Batch | None = None
     for ask in asks:
         question = None if ask.request.dry_run else question_ahead(ask)
         if question is None:
             break
         one = Waiting(question, budget, Timer(budget))
-        if waiting and (
-            one.line != waiting[0].line or len(take_batch([*waiting, one])) == len(waiting)
-        ):
+        if batch is None:
+            batch = Batch(one)
+        elif not batch.add(one):
             break
-        waiting.append(one)
-    return waiting
+    return [] if batch is None else batch.questions
 
 
 def _finish(ask: Ask, waiting: Waiting, budget: TimeBudget) -> Answer:

@@ -166,16 +166,35 @@ class Lines:
         batch[0].called.set()
 
 
+class Batch:
+    """Questions that can be settled together, in their order."""
+
+    def __init__(self, first: Waiting) -> None:
+        self.questions = [first]
+        self._names = first.names
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether nobody can join it any more."""
+        return len(self.questions) == MAX_TOGETHER or not self.questions[0].can_be_joined
+
+    def add(self, other: Waiting) -> bool:
+        """Add a question, if it can be settled with these; tell whether it was added."""
+        if self.is_full or other.line != self.questions[0].line or not other.can_be_joined:
+            return False
+        names = other.names
+        if not self._names.isdisjoint(names):
+            return False
+        self.questions.append(other)
+        self._names |= names
+        return True
+
+
 def take_batch(line: Sequence[Waiting]) -> list[Waiting]:
     """Return those of a line that can be settled together, in their order, the first among them."""
-    batch = [line[0]]
-    if not line[0].can_be_joined:
-        return batch
-    names = set(line[0].names)
+    batch = Batch(line[0])
     for other in list(line)[1:]:
-        if len(batch) == MAX_TOGETHER:
+        if batch.is_full:
             break
-        if other.can_be_joined and names.isdisjoint(other.names):
-            batch.append(other)
-            names |= other.names
-    return batch
+        batch.add(other)
+    return batch.questions
