@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
+import psycopg
 
 from tests.benchmarks import world
 from tests.benchmarks.floors import Floors, build_floors
@@ -75,14 +76,20 @@ class Bench:
 
 
 def prepare(stack: Stack, effort: Effort, say: Say) -> Bench:
-    """Make the tenants and the floors."""
+    """Make the tenants and the floors, and a database that has been in use for a minute."""
     say(f"making {effort.tenants + 1} tenants")
     tenants = create_tenants(effort.tenants)
     decision_id = world.ask_once(tenants.hot)
     floors = build_floors(
         stack.server.owner_url, stack.folder, decision_id=decision_id, tenants=effort.tenants
     )
-    return Bench(stack, tenants, floors, effort)
+    bench = Bench(stack, tenants, floors, effort)
+    say("a first load, and what autovacuum does after a minute of it")
+    for many in (False, True):
+        bench.gate(many=many, clients=10).run(effort.seconds)
+    with psycopg.connect(stack.server.owner_url, autocommit=True) as connection:
+        connection.execute("ANALYZE")
+    return bench
 
 
 def throughput(bench: Bench, say: Say) -> dict[str, Series]:
