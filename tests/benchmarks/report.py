@@ -104,8 +104,13 @@ def goals(sections: dict[str, Any]) -> list[Goal]:
     if "half_load" in sections:
         cases = sections["half_load"]["cases"]
         times = cases["gate_hot_half"]["p99_ms"] / cases["gate_hot_1"]["p50_ms"]
-        text = f"{times:.1f} times the median of one client, wanted at most 5"
-        found.append(Goal("99th percentile at half of saturation", text, times <= 5))
+        share = cases["gate_hot_half"]["rate"] / cases["gate_hot_10"]["rate"]
+        text = (
+            f"{times:.1f} times the median of one client, wanted at most 5; at {share:.2f} of what ten"
+            f" clients got, {_LEAST_HALF} at least"
+        )
+        is_reached = times <= 5 and share >= _LEAST_HALF
+        found.append(Goal("99th percentile at half of saturation", text, is_reached))
     if "history" in sections:
         found += _history_goals(sections["history"])
     if "proof" in sections:
@@ -202,6 +207,8 @@ def _short(section: dict[str, Any], case: str) -> str:
     return str(section["cases"][case]["title"])
 
 
+_LEAST_HALF: Final = 0.45
+"""Less of ten clients' rate is not half of saturation: the machine became faster meanwhile."""
 _HEAD: Final = """\
 # Benchmarks
 
@@ -213,7 +220,8 @@ Load generator, web server and database share one machine: {cores} cores, Python
 PostgreSQL {postgresql} with synchronous_commit {synchronous_commit}, {workers} gunicorn workers as
 `make run` starts them.{quick} Absolute figures move by a third from run to run; ratios inside one
 section are what counts. Every answer was a 2xx, and every gate a decision that was allowed,
-reserved and chained, or the run would have failed.
+reserved and chained, or the run would have failed. The tables were in use before, and analysed, as
+autovacuum does within a minute.
 
 - **F**, the floor of the database: the rows of one gate, as long as the real ones, written by one
   function in one durable transaction and one round trip (pgbench, prepared).

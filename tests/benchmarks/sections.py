@@ -128,8 +128,13 @@ def endpoints(bench: Bench, say: Say) -> dict[str, Series]:
 
 def half_load(bench: Bench, say: Say) -> dict[str, Series]:
     """Measure latency at half of what ten clients reach, beside that of one client."""
-    ten = bench.gate(many=False, clients=10).run(bench.effort.seconds)
-    pause_ms = HALF_LOAD_CLIENTS / (ten.rate / 2) * 1000
+    ten = measure(
+        [_gate(bench, 10, many=False)],
+        rounds=bench.effort.rounds,
+        seconds=bench.effort.seconds,
+        say=say,
+    )
+    pause_ms = HALF_LOAD_CLIENTS / (ten["gate_hot_10"].rate / 2) * 1000
     gate = bench.gate(many=False, clients=HALF_LOAD_CLIENTS)
     slow = Load(
         gate.base_url,

@@ -61,6 +61,19 @@ def test_goals_are_reached_at_their_amount_and_missed_below() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("p99_ms", "half", "is_reached"), [(49.0, 45, True), (51.0, 45, False), (49.0, 44, False)]
+)
+def test_a_tail_at_less_than_half_of_saturation_reaches_no_goal(
+    p99_ms: float, half: float, is_reached: bool
+) -> None:
+    section = a_section(gate_hot_1=120, gate_hot_half=half, gate_hot_10=100)
+    section["cases"]["gate_hot_half"]["p99_ms"] = p99_ms
+    section["cases"]["gate_hot_1"]["p50_ms"] = 10.0
+    (goal,) = report.goals({"half_load": section})
+    assert goal.is_reached is is_reached
+
+
 def test_sections_that_were_not_measured_keep_their_figures(tmp_path: Path) -> None:
     first = report.merge(
         tmp_path, {"throughput": THROUGHPUT}, machine=MACHINE, quick=False, step="one"
