@@ -12,6 +12,7 @@ import orjson
 import psycopg
 import pytest
 from django.core.wsgi import get_wsgi_application
+from django.db import DatabaseError, connection, transaction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.test import RequestFactory
@@ -117,6 +118,21 @@ def test_what_the_database_refuses_leaves_nothing(
             holder.execute("LOCK TABLE enforcement_decision IN ACCESS EXCLUSIVE MODE")
         assert left_by(lambda: one_gate(ask)) == {}
         holder.rollback()
+
+
+def test_what_the_database_refuses_a_cursor_leaves_nothing(tenant: World, left_by: Any) -> None:
+    """As the ORM asks, through Django's cursor and the driver's: the caller's frame has the view."""
+
+    def refused(view: APIView) -> type[BaseException]:
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("SELECT 1 / 0")
+        except DatabaseError as error:
+            return type(error.__cause__)
+        return type(view)
+
+    assert refused(APIView()) is psycopg.errors.DivisionByZero
+    assert left_by(lambda: refused(APIView())) == {}
 
 
 CALLS = [

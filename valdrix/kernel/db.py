@@ -312,10 +312,6 @@ def _exchange(statements: Sequence[str]) -> bytes | None:
     try:
         value: bytes | None = execute(text, None, False, context)  # noqa: FBT003 - Django's order
         return value
-    except DatabaseError as error:
-        # A frame of Django's holds the error, which holds the frame: cut here, or all that is above
-        # would be left for the garbage collector.
-        raise error.with_traceback(None) from error.__cause__
     finally:
         if own.queries_logged:
             took = f"{time.monotonic() - began:.3f}"

@@ -8,11 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
+from types import TracebackType
 from typing import Any, Final
 
 import psycopg
+from django.db import Error
 from django.db.backends.postgresql import base
+from django.db.utils import DatabaseErrorWrapper
 from psycopg.abc import Buffer
 from psycopg.types.datetime import TimestamptzLoader
 
@@ -102,6 +105,25 @@ class MomentLoader(TimestamptzLoader):
         return super().load(data).astimezone(UTC)
 
 
+class _LettingGo(DatabaseErrorWrapper):
+    """Raises the driver's errors as Django's, which hold no frame that holds them.
+
+    The frame in which Django makes one holds it, and it holds the frame: all that called the database
+    would be left for the garbage collector, a whole request with each lock that was not had.
+    """
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            super().__exit__(kind, error, traceback)
+        except Error as raised:
+            raise raised.with_traceback(traceback) from raised.__cause__
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's connection to PostgreSQL, behind a circuit breaker and under its thread's limits."""
 
@@ -109,6 +131,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """BEGIN and COMMIT are among the statements sent, and the driver begins nothing by itself."""
 
     _guard: Guard | None = None
+
+    @cached_property
+    def wrap_database_errors(self) -> DatabaseErrorWrapper:
+        """What raises the driver's errors as Django's."""
+        return _LettingGo(self)
 
     def _set_autocommit(self, autocommit: bool) -> None:  # noqa: FBT001 - Django's own
         # The driver takes a lock and a generator for it, even where it is so already.
