@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from valdrix.kernel.problems import FieldError, Refused, escape_pointer
+from valdrix.kernel.structs import converter
 
 API_VERSION: Final = "admission.k8s.io/v1"
 KIND: Final = "AdmissionReview"
@@ -60,6 +61,9 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     old_object: dict[str, Any] | None
 
 
+_make_review: Final = converter(Review)
+
+
 def read_review(body: object) -> Review:
     """Return the request of an AdmissionReview; members that are not needed may be anything.
 
@@ -93,7 +97,7 @@ def read_review(body: object) -> Review:
         "old_object": reader.thing(request, "oldObject", required=False),
     }
     reader.finish()
-    return msgspec.convert(review, Review)
+    return _make_review(review)
 
 
 class _Reader:

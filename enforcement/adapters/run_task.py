@@ -19,6 +19,7 @@ from enforcement.adapters.terraform import DEFAULT_ACTION, STAGES
 from enforcement.adapters.terraform_plan import Plan, qualify_cost
 from enforcement.gate.inputs import TERRAFORM, UNKNOWN, Cost, GateRequest
 from valdrix.kernel.problems import InvalidRequest
+from valdrix.kernel.structs import json_reader
 
 REGISTRATION_TOKEN: Final = "test-token"  # noqa: S105 - the platform's own word, not a secret
 REGISTRATION_LEVEL: Final = "test"
@@ -88,6 +89,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     url: str | None = None
     outcomes: list[dict[str, Any]] = []
+
+
+decode_call: Final = json_reader(RunTaskCall)
+"""Reads a call as it is stored."""
+decode_verdict: Final = json_reader(Verdict)
+"""Reads a verdict as it is stored."""
 
 
 def is_signed(body: bytes, *, signature: str | None, secret: str | None) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import msgspec
 from django.contrib.admin import SimpleListFilter, display
 from django.db.models import JSONField, QuerySet
 from django.db.models.fields.json import KT
@@ -16,7 +15,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
-from enforcement.adapters.run_task import FAILED, PASSED, RunTaskCall, Verdict
+from enforcement.adapters.run_task import FAILED, PASSED, decode_call, decode_verdict
 from enforcement.adapters.terraform import STAGES
 from enforcement.models import Decision, RunTask
 from enforcement.run_tasks.models import DECIDED, GIVEN_UP, RECEIVED, REPORTED, STATES
@@ -161,7 +160,7 @@ class RunTaskAdmin(TenantModelAdmin):
 
 
 def _asked(row: RunTask) -> Panel:
-    call = msgspec.json.decode(row.call_json, type=RunTaskCall)
+    call = decode_call(row.call_json)
     name = _names(row.tenant_id, {row.integration_id}).get(row.integration_id)
     page = reverse("admin:governance_integration_change", args=[str(row.integration_id)])
     rows = [
@@ -178,7 +177,7 @@ def _asked(row: RunTask) -> Panel:
 
 
 def _progress(row: RunTask) -> Panel:
-    call = msgspec.json.decode(row.call_json, type=RunTaskCall)
+    call = decode_call(row.call_json)
     rows = [
         ("State", _state(row)),
         ("Received", utc(row.received_at)),
@@ -196,7 +195,7 @@ def _progress(row: RunTask) -> Panel:
 def _answered(row: RunTask) -> Panel:
     if row.verdict_json is None:
         return Panel("What the platform is told", [("Answer", _result(None))])
-    verdict = msgspec.json.decode(row.verdict_json, type=Verdict)
+    verdict = decode_verdict(row.verdict_json)
     decided = Decision.objects.filter(tenant_id=row.tenant_id, pk=row.decision_id).exists()
     page = reverse("admin:enforcement_decision_change", args=[str(row.decision_id)])
     rows = [

@@ -14,6 +14,7 @@ from enforcement.exports.columns import SOURCES
 from enforcement.exports.domain import Scope, Segment
 from enforcement.ledger.domain import GENESIS_HASH, Head
 from valdrix.kernel.db import LONG_READ, read_at_once, to_literal
+from valdrix.kernel.structs import json_reader
 
 _SEGMENT: Final = "SELECT enforcement_export_segment(%s, %s, %s, %s)"
 
@@ -29,6 +30,10 @@ class _Read(msgspec.Struct, array_like=True):
     last_hash: str | None
     last_at: datetime | None
     is_truncated: bool
+
+
+_read: Final = json_reader(_Read)
+_read_lines: Final = json_reader(list[str])
 
 
 class LedgerIncomplete(RuntimeError):
@@ -49,7 +54,7 @@ def read_segment(scope: Scope, answer: bytes | None) -> Segment:
     :raises LedgerIncomplete: when the entry before the first one is missing.
     """
     assert answer is not None
-    return _build_segment(scope, msgspec.json.decode(answer, type=_Read))
+    return _build_segment(scope, _read(answer))
 
 
 def _build_segment(scope: Scope, read: _Read) -> Segment:
@@ -115,7 +120,7 @@ class Rows:
 
 
 _ROWS: Final = "SELECT enforcement_export_rows(%s, %s, %s, %s, %s, %s)"
-_decode: Final = msgspec.json.Decoder(_Gathered).decode
+_decode: Final = json_reader(_Gathered)
 
 
 def find_rows(scope: Scope, *, known: str | None) -> Rows | None:
@@ -146,7 +151,7 @@ def find_rows(scope: Scope, *, known: str | None) -> Rows | None:
 
 def read_rows(rows: msgspec.Raw) -> Iterator[bytes]:
     """Return a file's rows, the same as :func:`stream_rows`."""
-    return (f"{row}\n".encode() for row in msgspec.json.decode(rows, type=list[str]))
+    return (f"{row}\n".encode() for row in _read_lines(rows))
 
 
 def _parameters(scope: Scope) -> dict[str, Any]:

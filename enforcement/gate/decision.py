@@ -21,6 +21,7 @@ from enforcement.gate.waterfall import Accounts, Hold, Stage, Waterfall
 from governance.approvals.domain import Routing, effective_risk, route
 from governance.policies.domain import MODES, Policy
 from valdrix.kernel.money import ZERO
+from valdrix.kernel.structs import json_reader
 
 ENGINE_VERSION: Final = "decide-1/cel-expr-python-0.1.3"
 
@@ -308,6 +309,7 @@ def _routing(context: GateContext, policy: Policy) -> Routing:
 
 
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
+_read_context: Final = json_reader(GateContext)
 
 
 def is_spending(context: GateContext, outcome: Outcome) -> bool:
@@ -322,7 +324,7 @@ def encode(value: GateContext | Outcome) -> str:
 
 def decode_context(text: str) -> GateContext:
     """Return the context that :func:`encode` stored."""
-    return msgspec.json.decode(text, type=GateContext)
+    return _read_context(text)
 
 
 def outcome_sha256(outcome_json: str) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from django.conf import settings
 from django.db import IntegrityError
 
-from enforcement.adapters.run_task import RunTaskCall, Verdict
+from enforcement.adapters.run_task import RunTaskCall, Verdict, decode_call
 from enforcement.run_tasks.models import DECIDED, GIVEN_UP, RECEIVED, REPORTED, RunTask
 from enforcement.run_tasks.queries import lock_next_due
 from governance.audit.operations import Actor
@@ -149,7 +149,7 @@ def read_call_of(row: RunTask) -> RunTaskCall:
 
     :raises SealingError: when no configured key opens it.
     """
-    call = msgspec.json.decode(row.call_json, type=RunTaskCall)
+    call = decode_call(row.call_json)
     token = unseal(
         bytes(row.sealed_token or b""),
         context=token_context(row.pk),

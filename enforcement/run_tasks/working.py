@@ -258,7 +258,7 @@ def _tell(worker: Worker, row: RunTask, call: RunTaskCall) -> None:
 
     :raises _Later: when it may hear later.
     """
-    verdict = msgspec.json.decode(row.verdict_json or "", type=Verdict)
+    verdict = run_task.decode_verdict(row.verdict_json or "")
     body = run_task.build_callback(
         status=verdict.status,
         message=verdict.message,

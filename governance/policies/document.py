@@ -38,6 +38,7 @@ from governance.policies.section import Section
 from valdrix.kernel.canonical import canonical_bytes
 from valdrix.kernel.money import ZERO
 from valdrix.kernel.problems import FieldError, Refused
+from valdrix.kernel.structs import converter
 
 KIND_PATTERN: Final = r"[A-Z][A-Za-z0-9]{0,62}"
 PERCENT_PATTERN: Final = r"(?:0|[1-9][0-9]{0,3})(?:\.[0-9]{1,2})?"
@@ -63,6 +64,14 @@ LEASE_TTL_SECONDS: Final = (10, 86_400)
 
 _KIND: Final = re.compile(KIND_PATTERN, re.ASCII)
 _PERCENT: Final = re.compile(PERCENT_PATTERN, re.ASCII)
+
+_make_modes: Final = converter(SourceModes)
+_make_verbs: Final = converter(Verbs)
+_make_routing_rule: Final = converter(RoutingRule)
+_make_rule: Final = converter(Rule)
+_make_emergency_credits: Final = converter(EmergencyCredits)
+_make_freeze: Final = converter(Freeze)
+_make_exception: Final = converter(PolicyException)
 
 
 class InvalidPolicy(Refused):
@@ -158,7 +167,7 @@ def _read_modes(root: Section) -> dict[str, SourceModes]:
         if section.has(source):
             inner = section.section(source)
             values = {name: inner.choice(name, domain.MODES) for name in ("default", *ENVIRONMENTS)}
-            modes[source] = msgspec.convert(values, SourceModes)
+            modes[source] = _make_modes(values)
             section.absorb(inner)
     root.absorb(section)
     return modes
@@ -170,7 +179,7 @@ def _read_verbs(root: Section, name: str, *, otherwise: Verbs) -> Verbs:
         side: section.choice(side, domain.VERBS) or otherwise.of(side) for side in ENVIRONMENTS
     }
     root.absorb(section)
-    return msgspec.convert(values, Verbs)
+    return _make_verbs(values)
 
 
 def _read_limits(root: Section) -> Limits:
@@ -242,7 +251,7 @@ def _read_routing_rule(entry: Section, identifier: str) -> RoutingRule | None:
         "reviewer_groups_all": entry.strings("reviewer_groups_all", bounds=(0, MAX_GROUPS)) or (),
         "required": entry.integer("required", minimum=low, maximum=high),
     }
-    return msgspec.convert(values, RoutingRule) if identifier else None
+    return _make_routing_rule(values) if identifier else None
 
 
 def _read_rule(entry: Section, identifier: str) -> Rule | None:
@@ -262,7 +271,7 @@ def _read_rule(entry: Section, identifier: str) -> Rule | None:
         "effect": effect,
         "message": message or f"Rule {identifier} applies.",
     }
-    return msgspec.convert(values, Rule)
+    return _make_rule(values)
 
 
 def _read_emergency_credits(root: Section) -> EmergencyCredits:
@@ -274,7 +283,7 @@ def _read_emergency_credits(root: Section) -> EmergencyCredits:
     }
     section.absorb(inner)
     root.absorb(section)
-    return msgspec.convert(values, EmergencyCredits)
+    return _make_emergency_credits(values)
 
 
 def _read_kubernetes(root: Section) -> Kubernetes:
@@ -309,7 +318,7 @@ def _read_freeze(entry: Section, identifier: str) -> Freeze | None:
         "environments": sides or ENVIRONMENTS,
         "effect": effect,
     }
-    return msgspec.convert(values, Freeze) if identifier else None
+    return _make_freeze(values) if identifier else None
 
 
 def _read_exception(entry: Section, identifier: str) -> PolicyException | None:
@@ -328,7 +337,7 @@ def _read_exception(entry: Section, identifier: str) -> PolicyException | None:
         "max_monthly_delta_usd": most,
         "reason": reason,
     }
-    return msgspec.convert(values, PolicyException)
+    return _make_exception(values)
 
 
 def _read_reservations(root: Section) -> ReservationTerms:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-import msgspec
 from django.db import connection
 
 from governance.policies.document import canonical_policy, parse_policy
@@ -26,6 +25,7 @@ from valdrix.kernel import strict_json
 from valdrix.kernel.db import read_at_once, transaction_required
 from valdrix.kernel.problems import NotFound
 from valdrix.kernel.rows import RowsOf
+from valdrix.kernel.structs import json_reader
 
 _REMEMBERED_TENANTS: Final = 512
 
@@ -135,7 +135,7 @@ def _take(
     tenant_id: uuid.UUID, row: Sequence[Any], known: LivePolicy | GoverningPolicy | None
 ) -> tuple[LivePolicy, tuple[ForcedModeState, ...]]:
     number, sha256, schema_version, canonical_json, forced = row
-    forced_modes = msgspec.json.decode(forced, type=tuple[ForcedModeState, ...])
+    forced_modes = _read_forced_modes(forced)
     if number is None:
         return _EMPTY, forced_modes
     if known is not None and canonical_json is None:
@@ -153,7 +153,8 @@ def find_live_version(tenant_id: uuid.UUID) -> PolicyVersion | None:
 
 
 _VERSIONS: Final = RowsOf(PolicyVersion)
-_VERSION: Final = msgspec.json.Decoder(_VERSIONS.type)
+_read_forced_modes: Final = json_reader(tuple[ForcedModeState, ...])
+_read_version: Final = json_reader(_VERSIONS.type)
 _LIVE_VERSION: Final = f"""
 SELECT {_VERSIONS.sql("v")} FROM governance_policy_version v
  WHERE v.tenant_id = %s ORDER BY v.number DESC LIMIT 1
@@ -163,7 +164,7 @@ SELECT {_VERSIONS.sql("v")} FROM governance_policy_version v
 def read_live_version(tenant_id: uuid.UUID) -> PolicyVersion | None:
     """Return what :func:`find_live_version` does, from a transaction of its own."""
     answer = read_at_once(tenant_id, _LIVE_VERSION, str(tenant_id))
-    return None if answer is None else _VERSION.decode(answer)
+    return None if answer is None else _read_version(answer)
 
 
 def get_version(tenant_id: uuid.UUID, number: int) -> PolicyVersion:

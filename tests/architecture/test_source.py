@@ -13,6 +13,8 @@ MONEY_ROOMS = ("billing", "enforcement/gate", "valdrix/kernel/money.py")
 ROOMS = ("enforcement", "billing", "governance", "telemetry")
 NOT_LOCKING = {"aggregate", "count"}
 HOLDING_INTERPRETER = {"get_result", "get_copy_data", "send_query"}
+READERS = {"Decoder", "json_reader", "converter"}
+READING = {"convert", "decode", "json", "Decoder"}
 DOORS = {"api", "admin", "management"}
 
 
@@ -104,6 +106,26 @@ def find_held_interpreters(source: Source) -> Iterator[str]:
             yield f"{source.at(node)} {node.attr}() keeps the interpreter while it waits"
 
 
+def find_types_read_late(source: Source) -> Iterator[str]:
+    """Find structs that would be looked at by the threads that are the first to read them."""
+    if source.path == "valdrix/kernel/structs.py":
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("msgspec"):
+            hidden = READING.intersection(one.name for one in node.names)
+            yield from (f"{source.at(node)} {name} under a name of its own" for name in hidden)
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        has_type = len(node.args) > 1 or any(word.arg == "type" for word in node.keywords)
+        if called == "msgspec.convert" or (called == "msgspec.json.decode" and has_type):
+            yield f"{source.at(node)} {called} looks at a type when it is called"
+    for function in source.functions():
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in READERS:
+                yield f"{source.at(node)} {ast.unparse(node.func)}() is not at the top of its module"
+
+
 def called_names(node: ast.AST) -> set[str]:
     """Return the attributes that a chain of calls goes through."""
     names = set()
@@ -124,6 +146,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     find_signals: (),
     find_positional: ROOMS,
     find_held_interpreters: (),
+    find_types_read_late: (),
 }
 
 
@@ -153,6 +176,12 @@ def test_the_source_keeps(rule: Rule) -> None:
         (find_signals, "a.py", "@receiver(x)\ndef f(): ..."),
         (find_positional, "a/operations.py", "def grant(amount, to, *, now): ..."),
         (find_held_interpreters, "a.py", "pgconn.send_query(text)\nresult = pgconn.get_result()"),
+        (find_types_read_late, "a.py", "call = msgspec.json.decode(text, type=Call)"),
+        (find_types_read_late, "a.py", "call = msgspec.json.decode(text, Call)"),
+        (find_types_read_late, "a.py", "rule = msgspec.convert(values, Rule)"),
+        (find_types_read_late, "a.py", "from msgspec import convert"),
+        (find_types_read_late, "a.py", "def f(text):\n    return json_reader(Call)(text)"),
+        (find_types_read_late, "a.py", "def f(text):\n    msgspec.json.Decoder(Call).decode(text)"),
     ],
 )
 def test_a_violation_is_found(rule: Rule, path: str, text: str) -> None:
@@ -169,6 +198,8 @@ def test_a_violation_is_found(rule: Rule, path: str, text: str) -> None:
         (find_undocumented, '"""Text."""\ndef _f(): ...'),
         (find_positional, "def grant(amount, *, to): ..."),
         (find_held_interpreters, "result = pgconn.exec_(text)"),
+        (find_types_read_late, "read = json_reader(Call)\ndef f(text):\n    return read(text)"),
+        (find_types_read_late, "document = msgspec.json.decode(text)"),
     ],
 )
 def test_what_is_right_is_not_found(rule: Rule, text: str) -> None:
