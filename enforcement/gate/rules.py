@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Final
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, Final
 
 import msgspec
 
@@ -17,7 +19,13 @@ from enforcement.gate.context import ComputedContext
 from enforcement.gate.inputs import KNOWN, PARTIAL, GateInput
 from enforcement.gate.waterfall import Waterfall
 from governance.policies.domain import Policy
-from governance.policies.expressions import build_facts, compile_expression, evaluate
+from governance.policies.expressions import (
+    Asked,
+    asked_together,
+    build_facts,
+    compile_expression,
+    evaluate,
+)
 
 DENIES: Final = "deny"
 """Refused in soft and in hard mode."""
@@ -137,16 +145,11 @@ def _custom_rules(facts: Facts) -> Iterator[Finding]:
     """
     if not facts.policy.rules:
         return
+    asked, of_input, of_context = _asked_by(tuple([rule.when for rule in facts.policy.rules]))
     documents = build_facts(
-        input_document=_input_document(facts.gate_input),
-        context_document=msgspec.structs.asdict(facts.computed)
-        | {
-            "risk_factors": list(facts.computed.risk_factors),
-            "generated_at": facts.computed.generated_at.isoformat(),
-            "month_start": facts.computed.month_start.isoformat(),
-            "month_end": facts.computed.month_end.isoformat(),
-            "latest_cost_date": _date_text(facts.computed),
-        },
+        input_document={name: read(facts.gate_input) for name, read in of_input},
+        context_document={name: read(facts.computed) for name, read in of_context},
+        asked=asked,
     )
     for rule in facts.policy.rules:
         verdict = evaluate(compile_expression(rule.when), documents)
@@ -299,30 +302,53 @@ def _waive(facts: Facts, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     return (*waived, applied)
 
 
-def _input_document(gate_input: GateInput) -> dict[str, object]:
-    cost = gate_input.cost
-    return {
-        "source": gate_input.source,
-        "project_id": gate_input.project_id,
-        "environment": gate_input.environment,
-        "environment_original": gate_input.environment_original,
-        "action": gate_input.action,
-        "resource_reference": gate_input.resource_reference,
-        "estimated_monthly_delta_usd": cost.monthly_delta_usd,
-        "estimated_hourly_delta_usd": cost.hourly_delta_usd,
-        "cost_state": cost.state,
-        "cost_state_reasons": list(cost.reasons),
-        "team": gate_input.team,
-        "metadata": gate_input.metadata,
-        "actor": gate_input.actor,
-        "change_digest": gate_input.change_digest,
-        "change_digest_is_computed": gate_input.change_digest_is_computed,
-        "parent_decision_id": gate_input.parent_decision_id,
-        "run_id": gate_input.run_id,
-        "stage": gate_input.stage,
-        "dry_run": gate_input.dry_run,
-    }
+def _in_iso(name: str) -> Callable[[ComputedContext], str | None]:
+    def read(computed: ComputedContext) -> str | None:
+        value = getattr(computed, name)
+        return None if value is None else value.isoformat()
+
+    return read
 
 
-def _date_text(computed: ComputedContext) -> str | None:
-    return None if computed.latest_cost_date is None else computed.latest_cost_date.isoformat()
+_Reader = Callable[[Any], object]
+_OF_INPUT: Final[dict[str, _Reader]] = {
+    "source": attrgetter("source"),
+    "project_id": attrgetter("project_id"),
+    "environment": attrgetter("environment"),
+    "environment_original": attrgetter("environment_original"),
+    "action": attrgetter("action"),
+    "resource_reference": attrgetter("resource_reference"),
+    "estimated_monthly_delta_usd": attrgetter("cost.monthly_delta_usd"),
+    "estimated_hourly_delta_usd": attrgetter("cost.hourly_delta_usd"),
+    "cost_state": attrgetter("cost.state"),
+    "cost_state_reasons": attrgetter("cost.reasons"),
+    "team": attrgetter("team"),
+    "metadata": attrgetter("metadata"),
+    "actor": attrgetter("actor"),
+    "change_digest": attrgetter("change_digest"),
+    "change_digest_is_computed": attrgetter("change_digest_is_computed"),
+    "parent_decision_id": attrgetter("parent_decision_id"),
+    "run_id": attrgetter("run_id"),
+    "stage": attrgetter("stage"),
+    "dry_run": attrgetter("dry_run"),
+}
+_OF_CONTEXT: Final[dict[str, _Reader]] = {
+    name: attrgetter(name) for name in ComputedContext.__struct_fields__
+} | {
+    name: _in_iso(name) for name in ("generated_at", "month_start", "month_end", "latest_cost_date")
+}
+"""How each field that expressions know is read, amounts by their name in US dollars."""
+
+
+_Readers = tuple[tuple[str, _Reader], ...]
+
+
+@lru_cache(maxsize=256)
+def _asked_by(texts: tuple[str, ...]) -> tuple[Asked, _Readers, _Readers]:
+    """Return the fields that rules name, and how those of the input and of the context are read."""
+    asked = asked_together(compile_expression(text) for text in texts)
+    return (
+        asked,
+        tuple(one for one in _OF_INPUT.items() if one[0] in asked.input),
+        tuple(one for one in _OF_CONTEXT.items() if one[0] in asked.context),
+    )

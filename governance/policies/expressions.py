@@ -8,7 +8,7 @@ Evaluation is a pure function of the expression and the facts.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
@@ -92,6 +92,8 @@ _FIELDS_BY_VARIABLE: Final = {
     "context": frozenset(CONTEXT_FIELDS),
 }
 
+_AMOUNT_BY_MICROS: Final = {name.removesuffix(_USD) + _MICROS: name for name in AMOUNT_FIELDS}
+
 _EQUALITY: Final = frozenset({"_==_", "_!=_"})
 _OPERATORS: Final = frozenset(
     {"_&&_", "_||_", "!_", "_?_:_", "_<_", "_<=_", "_>_", "_>=_", "@in"}
@@ -124,28 +126,45 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """The fields of ``input`` and ``context`` that expressions name; an amount comes in both forms."""
+
+    input: frozenset[str]
+    context: frozenset[str]
+
+    def covers(self, other: Asked) -> bool:
+        """Tell whether all of another's fields are among these."""
+        return self.input >= other.input and self.context >= other.context
+
+
+EVERYTHING: Final = Asked(frozenset(INPUT_FIELDS), frozenset(CONTEXT_FIELDS))
+
+
 class Expression:
     """One compiled expression; immutable, and safe to evaluate from several threads."""
 
-    __slots__ = ("program", "text")
+    __slots__ = ("asked", "program", "text")
 
-    def __init__(self, text: str, program: cel.Expression) -> None:
+    def __init__(self, text: str, program: cel.Expression, asked: Asked) -> None:
         self.text = text
         self.program = program
+        self.asked = asked
 
 
 class Facts:
     """What expressions are evaluated over, made once for a request and used by all its rules."""
 
-    __slots__ = ("activation",)
+    __slots__ = ("activation", "asked")
 
-    def __init__(self, activation: cel.Activation) -> None:
+    def __init__(self, activation: cel.Activation, asked: Asked) -> None:
         self.activation = activation
+        self.asked = asked
 
 
 _MATCHED: Final = Verdict(matched=True)
 _NOT_MATCHED: Final = Verdict(matched=False)
 _ASKED_FOR_MISSING: Final = Verdict(matched=False, missing=True)
+_ASKED_TOO_LITTLE: Final = Verdict(matched=False, error="the facts lack a field that it names")
 
 
 def _new_environment() -> cel.Env:
@@ -182,17 +201,29 @@ def compile_expression(text: str) -> Expression:
                 " compare it with something, such as == true"
             )
         _check_tree(tree)
-        expression = Expression(text, program)
+        expression = Expression(text, program, _asked_by(tree))
         evaluate(expression, _NO_FACTS)
     return expression
+
+
+def asked_together(expressions: Iterable[Expression]) -> Asked:
+    """Return the fields that several expressions name, for the facts that they are evaluated over."""
+    each = [expression.asked for expression in expressions]
+    return Asked(
+        frozenset().union(*(asked.input for asked in each)),
+        frozenset().union(*(asked.context for asked in each)),
+    )
 
 
 def evaluate(expression: Expression, facts: Facts) -> Verdict:
     """Return what an expression says about the facts; never raises.
 
     A metadata key that is not there is no match and no error (``has(input.metadata.x)`` asks
-    for it); any other failure sets ``error``, and the gate then takes the rule as matched.
+    for it); any other failure sets ``error``, and the gate then takes the rule as matched. So do facts
+    that were made for other expressions and lack a field.
     """
+    if not facts.asked.covers(expression.asked):
+        return _ASKED_TOO_LITTLE
     try:
         result = expression.program.eval(facts.activation)
         # Only a bool is ever turned into a Python object: the binding drops a reference to None
@@ -208,30 +239,39 @@ def evaluate(expression: Expression, facts: Facts) -> Verdict:
     return Verdict(matched=False, error=detail[:_MAX_DETAIL])
 
 
-def build_facts(*, input_document: Mapping[str, Any], context_document: Mapping[str, Any]) -> Facts:
-    """Return the facts that a request's rules see; every known field is there, null if not given.
+def build_facts(
+    *,
+    input_document: Mapping[str, Any],
+    context_document: Mapping[str, Any],
+    asked: Asked = EVERYTHING,
+) -> Facts:
+    """Return the facts that a request's rules see; every field asked for is there, null if not given.
 
     :param input_document: names of ``INPUT_FIELDS``; amounts as ``Decimal``, decimal text or
         None.
     :param context_document: names of ``CONTEXT_FIELDS``, likewise.
-    :raises ValueError: for a field that expressions do not know, NUL or a lone surrogate.
+    :param asked: the fields that the expressions name.
+    :raises ValueError: for a field that nobody asked for, NUL or a lone surrogate.
     """
     return Facts(
         _ENVIRONMENT.Activation(
             {
-                "input": _facts_of(input_document, INPUT_FIELDS),
-                "context": _facts_of(context_document, CONTEXT_FIELDS),
+                "input": _facts_of(input_document, asked.input),
+                "context": _facts_of(context_document, asked.context),
             }
-        )
+        ),
+        asked,
     )
 
 
-def _facts_of(document: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def _facts_of(document: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
     facts: dict[str, Any] = dict.fromkeys(names)
     for name, value in document.items():
-        if name not in facts:
+        if name not in names:
             raise ValueError(f"expressions do not know the field {name!r}")
-        if name in AMOUNT_FIELDS and value is not None:
+        if value is None:
+            continue
+        if name in AMOUNT_FIELDS:
             amount = Decimal(value)
             # A double is exact enough to compare an amount with a literal: rounding to the
             # nearest keeps order, and 15 digits apart never meet. Sums belong to the micros.
@@ -273,6 +313,15 @@ def _readable(message: str) -> str:
     first = message.partition("\n")[0]
     text = first.removeprefix("INVALID_ARGUMENT: ").removeprefix("CANCELLED: ")
     return text.removeprefix("ERROR: <input>:").strip()[:_MAX_DETAIL]
+
+
+def _asked_by(tree: Node) -> Asked:
+    named: dict[str, set[str]] = {variable: set() for variable in _FIELDS_BY_VARIABLE}
+    for node in tree.walk():
+        if node.kind == syntax.SELECT and node.children[0].kind == syntax.NAME:
+            amount = _AMOUNT_BY_MICROS.get(node.text, node.text)
+            named[node.children[0].text].update(_with_micros(amount))
+    return Asked(frozenset(named["input"]), frozenset(named["context"]))
 
 
 def _check_tree(tree: Node) -> None:

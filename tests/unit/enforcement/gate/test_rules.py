@@ -11,6 +11,7 @@ import pytest
 
 from enforcement.gate import rules
 from enforcement.gate.explanation import REASONS
+from governance.policies.expressions import EVERYTHING, asked_together, compile_expression
 from tests.builders import (
     CENT_OF_CENT,
     MICROSECOND,
@@ -571,32 +572,87 @@ def test_all_rules_are_evaluated_whatever_the_first_says() -> None:
     assert outcome.tags == ("second", "fourth")
 
 
-def test_rules_see_every_field_that_policies_may_name() -> None:
-    terms = [
-        "input.source == 'terraform'",
-        "input.environment_original == 'prod'",
-        "input.estimated_hourly_delta_usd > 0.13",
-        "input.cost_state == 'known'",
-        "input.run_id == 'r-1'",
-        "input.stage == 'pre_apply'",
-        "input.change_digest_is_computed == true",
-        "input.parent_decision_id == null",
-        "input.dry_run == false",
-        "context.latest_cost_date == '2026-11-20'",
-        "context.month_start == '2026-11-01'",
-        "context.data_source_mode == 'final'",
-        "context.generated_at.startsWith('2026-11-20T12:00:00')",
-        "'production_environment' in context.risk_factors",
+FIELDS_OF_THE_BASE_CASE = {
+    "input": {
+        "source": "'terraform'",
+        "project_id": "'shop'",
+        "environment": "'prod'",
+        "environment_original": "'prod'",
+        "action": "'terraform.apply'",
+        "resource_reference": "'module.shop'",
+        "estimated_monthly_delta_usd": "100.0",
+        "estimated_monthly_delta_micros": "100000000",
+        "estimated_hourly_delta_usd": "0.136986",
+        "estimated_hourly_delta_micros": "136986",
+        "cost_state": "'known'",
+        "cost_state_reasons": "[]",
+        "team": "'checkout'",
+        "actor": "'ada'",
+        "change_digest": "'d'",
+        "change_digest_is_computed": "true",
+        "parent_decision_id": "null",
+        "run_id": "'r-1'",
+        "stage": "'pre_apply'",
+        "dry_run": "false",
+    },
+    "context": {
+        "mtd_spend_usd": "1000.0",
+        "mtd_spend_micros": "1000000000",
+        "burn_rate_daily_usd": "100.0",
+        "burn_rate_daily_micros": "100000000",
+        "forecast_eom_usd": "3000.0",
+        "forecast_eom_micros": "3000000000",
+        "anomaly_kind": "'none'",
+        "anomaly_delta_usd": "0.0",
+        "anomaly_delta_micros": "0",
+        "anomaly_percent": "0.0",
+        "risk_class": "'low'",
+        "risk_score": "20",
+        "risk_factors": "['production_environment']",
+        "context_version": "'1'",
+        "generated_at": "'2026-11-20T12:00:00+00:00'",
+        "month_start": "'2026-11-01'",
+        "month_end": "'2026-11-30'",
+        "month_elapsed_days": "20",
+        "month_total_days": "30",
+        "observed_cost_days": "10",
+        "latest_cost_date": "'2026-11-20'",
+        "data_source_mode": "'final'",
+    },
+}
+TERMS = [
+    *(
+        f"{variable}.{name} == {value}"
+        for variable, fields in FIELDS_OF_THE_BASE_CASE.items()
+        for name, value in fields.items()
+    ),
+    "input.metadata.family == 'p5'",
+]
+GIVEN = {
+    "run_id": "r-1",
+    "stage": "pre_apply",
+    "team": "checkout",
+    "actor": "ada",
+    "change_digest": "d",
+    "change_digest_is_computed": True,
+    "metadata": {"family": "p5"},
+}
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_rules_see_every_field_that_policies_may_name(term: str) -> None:
+    outcome = an_outcome(a_policy(**rule(term, "tag")), **GIVEN)
+    assert codes_of(outcome) == [("policy_rule_tagged", "tag", None)]
+
+
+def test_the_terms_name_every_field_and_are_true_together() -> None:
+    assert asked_together(map(compile_expression, TERMS)) == EVERYTHING
+    rules_together = [
+        {"id": f"rule-{place}", "when": term, "effect": "tag", "message": "x"}
+        for place, term in enumerate(TERMS)
     ]
-    facts = {
-        "run_id": "r-1",
-        "stage": "pre_apply",
-        "change_digest": "d",
-        "change_digest_is_computed": True,
-    }
-    for term in terms:
-        outcome = an_outcome(a_policy(**rule(term, "tag")), **facts)
-        assert codes_of(outcome) == [("policy_rule_tagged", "tag", None)], term
+    outcome = an_outcome(a_policy(rules=rules_together), **GIVEN)
+    assert outcome.tags == tuple(f"rule-{place}" for place in range(len(TERMS)))
 
 
 def test_a_freeze_is_told_in_utc() -> None:

@@ -15,10 +15,13 @@ import pytest
 
 from governance.policies.expressions import (
     CONTEXT_FIELDS,
+    EVERYTHING,
     INPUT_FIELDS,
+    Asked,
     ExpressionError,
     Facts,
     Verdict,
+    asked_together,
     build_facts,
     compile_expression,
     evaluate,
@@ -33,7 +36,7 @@ METADATA = {
 }
 
 
-def facts(metadata: Any = METADATA, **fields: Any) -> Facts:
+def facts(metadata: Any = METADATA, *, asked: Asked = EVERYTHING, **fields: Any) -> Facts:
     given = {
         "source": "terraform",
         "environment": "nonprod",
@@ -42,14 +45,22 @@ def facts(metadata: Any = METADATA, **fields: Any) -> Facts:
         "team": None,
         "metadata": metadata,
     }
+    known = {"risk_class": "high", "mtd_spend_usd": "12.5000", "risk_factors": []}
     return build_facts(
-        input_document={**given, **fields},
-        context_document={"risk_class": "high", "mtd_spend_usd": "12.5000", "risk_factors": []},
+        input_document={name: it for name, it in (given | fields).items() if name in asked.input},
+        context_document={name: it for name, it in known.items() if name in asked.context},
+        asked=asked,
     )
 
 
 def verdict(text: str, *, over: Facts | None = None) -> Verdict:
-    return evaluate(compile_expression(text), over or facts())
+    """Return what an expression says, which is the same over all facts and over those it names."""
+    expression = compile_expression(text)
+    if over is not None:
+        return evaluate(expression, over)
+    found = evaluate(expression, facts())
+    assert evaluate(expression, facts(asked=expression.asked)) == found
+    return found
 
 
 @pytest.mark.parametrize(
@@ -190,6 +201,47 @@ def test_every_known_field_is_there_and_unknown_ones_are_refused() -> None:
             assert verdict(f"{variable}.{name} == null", over=nothing) == Verdict(matched=True)
     with pytest.raises(ValueError, match="do not know"):
         build_facts(input_document={"cost": {}}, context_document={})
+
+
+@pytest.mark.parametrize(
+    ("text", "of_input", "of_context"),
+    [
+        ("true", set(), set()),
+        ("has(input.metadata.ticket) || input.team == null", {"metadata", "team"}, set()),
+        (
+            "input.estimated_monthly_delta_micros > 1 && context.mtd_spend_usd > 1.0",
+            {"estimated_monthly_delta_usd", "estimated_monthly_delta_micros"},
+            {"mtd_spend_usd", "mtd_spend_micros"},
+        ),
+        (
+            "'p' in input.metadata.tags ? input.dry_run == true : false",
+            {"metadata", "dry_run"},
+            set(),
+        ),
+    ],
+)
+def test_an_expression_tells_what_it_asks_for(
+    text: str, of_input: set[str], of_context: set[str]
+) -> None:
+    assert compile_expression(text).asked == Asked(frozenset(of_input), frozenset(of_context))
+
+
+def test_several_expressions_ask_for_what_each_does() -> None:
+    texts = ("input.team == null", "context.risk_class == 'high'", "input.dry_run == true")
+    assert asked_together(map(compile_expression, texts)) == Asked(
+        frozenset({"team", "dry_run"}), frozenset({"risk_class"})
+    )
+
+
+def test_facts_that_were_made_for_others_are_an_error_and_no_missing_key() -> None:
+    others = facts(asked=compile_expression("input.team == null").asked)
+    assert verdict("input.team == null", over=others) == Verdict(matched=True)
+    for text in ("input.metadata.family == 'x'", "context.risk_class == 'x'"):
+        found = verdict(text, over=others)
+        assert (found.matched, found.missing) == (False, False)
+        assert found.error == "the facts lack a field that it names"
+    with pytest.raises(ValueError, match="do not know the field 'action'"):
+        build_facts(input_document={"action": "x"}, context_document={}, asked=others.asked)
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
