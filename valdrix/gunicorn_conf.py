@@ -61,9 +61,21 @@ def post_worker_init(worker: Any) -> None:  # noqa: ARG001 - gunicorn's own sign
     gc.set_threshold(COLLECT_AFTER)
 
 
-def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's own signature
-    """Drop a dead worker's gauges, and what it had in progress; what it counted stays counted."""
-    _BUSY[worker.age % len(_BUSY)] = 0
+def child_exit(server: Any, worker: Any) -> None:
+    """Drop a dead worker's gauges, and tell what it had in progress; what it counted stays counted."""
+    place = worker.age % len(_BUSY)
+    lost, _BUSY[place] = _BUSY[place], 0
+    if lost:
+        # Imported where the directory of counts is known: in the parent of all workers, which counts
+        # nothing else.
+        from valdrix.kernel.metrics import REQUESTS_LOST  # noqa: PLC0415
+
+        REQUESTS_LOST.inc(lost)
+        server.log.error(
+            "web process %s died with %s requests in progress, which get no answer",
+            worker.pid,
+            lost,
+        )
     for left in Path(os.environ[_METRICS_DIRECTORY]).glob(f"gauge_live*_{worker.pid}.db"):
         left.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "valdrix.settings")
 _django = get_wsgi_application()
 
 from django.conf import settings  # noqa: E402 - settings have to be in force first
+from django.urls import get_resolver  # noqa: E402 - the same
 
 from valdrix.celery import prompt_task  # noqa: E402 - the same
 from valdrix.kernel import prompting  # noqa: E402 - the same
@@ -20,6 +21,10 @@ from valdrix.serving import GuardedApplication  # noqa: E402 - the same
 
 if settings.CELERY_BROKER_URL:
     prompting.bind(prompt_task)
+
+# All doors are loaded before anybody knocks: it takes a second, in which the first gates would wait, and
+# what is loaded now is nothing that the collector looks through.
+_ = get_resolver().url_patterns
 
 application = RefusingApplication(
     SheddingApplication(

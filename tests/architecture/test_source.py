@@ -14,7 +14,16 @@ ROOMS = ("enforcement", "billing", "governance", "telemetry")
 NOT_LOCKING = {"aggregate", "count"}
 HOLDING_INTERPRETER = {"get_result", "get_copy_data", "send_query"}
 READERS = {"Decoder", "json_reader", "converter"}
-READING = {"convert", "decode", "json", "Decoder"}
+READING = {"convert", "decode", "json", "Decoder", "*"}
+LOOKING = {
+    "msgspec.convert",
+    "msgspec.msgpack",
+    "msgspec.yaml",
+    "msgspec.toml",
+    "msgspec.inspect",
+    "msgspec.json.schema",
+    "msgspec.json.schema_components",
+}
 DOORS = {"api", "admin", "management"}
 
 
@@ -111,19 +120,32 @@ def find_types_read_late(source: Source) -> Iterator[str]:
     if source.path == "valdrix/kernel/structs.py":
         return
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("msgspec"):
-            hidden = READING.intersection(one.name for one in node.names)
-            yield from (f"{source.at(node)} {name} under a name of its own" for name in hidden)
-        if not isinstance(node, ast.Call):
-            continue
-        called = ast.unparse(node.func)
-        has_type = len(node.args) > 1 or any(word.arg == "type" for word in node.keywords)
-        if called == "msgspec.convert" or (called == "msgspec.json.decode" and has_type):
-            yield f"{source.at(node)} {called} looks at a type when it is called"
-    for function in source.functions():
-        for node in ast.walk(function):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in READERS:
-                yield f"{source.at(node)} {ast.unparse(node.func)}() is not at the top of its module"
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (f"{source.at(node)} {name} under another name" for name in hidden_in(node))
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in LOOKING:
+            yield f"{source.at(node)} {ast.unparse(node)} looks at a type when it is called"
+        elif isinstance(node, ast.Call) and reads_a_type(node):
+            yield f"{source.at(node)} msgspec.json.decode looks at a type when it is called"
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            for call in ast.walk(node):
+                if isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] in READERS:
+                    yield f"{source.at(call)} {ast.unparse(call.func)}() is not at a module's top"
+
+
+def hidden_in(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """Give what reads structs and would not be known by its name after an import."""
+    module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+    for one in node.names:
+        is_library = f"{module}.{one.name}".lstrip(".").startswith("msgspec")
+        is_hidden = one.asname is not None or (is_library and one.name in READING)
+        if is_hidden and (is_library or one.name in READERS):
+            yield one.name
+
+
+def reads_a_type(call: ast.Call) -> bool:
+    """Tell whether ``msgspec.json.decode`` is called, or passed on, with more than a text."""
+    has_type = len(call.args) > 1 or bool(call.keywords)
+    return has_type and "msgspec.json.decode" in map(ast.unparse, (call.func, *call.args))
 
 
 def called_names(node: ast.AST) -> set[str]:
@@ -182,6 +204,16 @@ def test_the_source_keeps(rule: Rule) -> None:
         (find_types_read_late, "a.py", "from msgspec import convert"),
         (find_types_read_late, "a.py", "def f(text):\n    return json_reader(Call)(text)"),
         (find_types_read_late, "a.py", "def f(text):\n    msgspec.json.Decoder(Call).decode(text)"),
+        (find_types_read_late, "a.py", "read = lambda text: json_reader(Call)(text)"),
+        (find_types_read_late, "a.py", "import msgspec as m"),
+        (find_types_read_late, "a.py", "import msgspec.json as reading"),
+        (find_types_read_late, "a.py", "from msgspec import *"),
+        (find_types_read_late, "a.py", "from valdrix.kernel.structs import json_reader as r"),
+        (find_types_read_late, "a.py", "read = partial(msgspec.json.decode, type=Call)"),
+        (find_types_read_late, "a.py", "make = partial(msgspec.convert, type=Call)"),
+        (find_types_read_late, "a.py", "call = msgspec.json.decode(text, **how)"),
+        (find_types_read_late, "a.py", "call = msgspec.msgpack.decode(text, type=Call)"),
+        (find_types_read_late, "a.py", "msgspec.json.schema(Call)"),
     ],
 )
 def test_a_violation_is_found(rule: Rule, path: str, text: str) -> None:

@@ -264,6 +264,26 @@ def test_gunicorn_does_not_boot_and_manage_does_with_a_pending_migration(
         assert subprocess.run(command, timeout=60, check=False, **options).returncode == 0
 
 
+def test_all_doors_are_loaded_before_anybody_knocks(database: None) -> None:
+    """It takes a second, which the first requests of a process would wait."""
+    paths = (
+        "/api/v1/enforcement/gate/terraform",
+        "/api/v1/enforcement/gate/k8s/admission/review",
+        "/api/v1/enforcement/exports/parity",
+        "/admin/",
+    )
+    code = (
+        "import sys, valdrix.wsgi\n"
+        "from django.urls import resolve\n"
+        "before = set(sys.modules)\n"
+        f"for path in {paths}: resolve(path)\n"
+        "print(sorted(set(sys.modules) - before), 'enforcement.api.gates' in before)\n"
+    )
+    options = {"cwd": PROJECT, "env": server_environment(), "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False, **options)
+    assert (done.stdout, done.returncode) == ("[] True\n", 0), done.stderr
+
+
 def test_a_read_that_waits_for_a_lock_in_vain_is_a_503_and_says_when_to_come_back(
     api: Api, tenant: World, owner_cursor: psycopg.Cursor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

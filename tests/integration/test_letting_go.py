@@ -12,7 +12,7 @@ import orjson
 import psycopg
 import pytest
 from django.core.wsgi import get_wsgi_application
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection, connections, transaction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.test import RequestFactory
@@ -132,6 +132,23 @@ def test_what_the_database_refuses_a_cursor_leaves_nothing(tenant: World, left_b
         return type(view)
 
     assert refused(APIView()) is psycopg.errors.DivisionByZero
+    assert left_by(lambda: refused(APIView())) == {}
+
+
+def test_a_connection_that_is_refused_leaves_nothing(database: None, left_by: Any) -> None:
+    """Each time at another port: a server that is known not to answer is not asked again."""
+    ports = iter(("1", "2", "3"))
+
+    def refused(view: APIView) -> type[BaseException]:
+        other = connections.create_connection("default")
+        other.settings_dict = {**other.settings_dict, "HOST": "127.0.0.1", "PORT": next(ports)}
+        try:
+            other.ensure_connection()
+        except DatabaseError as error:
+            return type(error.__cause__)
+        return type(view)
+
+    assert refused(APIView()) is psycopg.OperationalError
     assert left_by(lambda: refused(APIView())) == {}
 
 

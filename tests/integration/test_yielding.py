@@ -18,6 +18,7 @@ from valdrix.kernel.http import yielding
 from valdrix.kernel.http.refusing import NOTE, RefusedBy, RefusingApplication
 from valdrix.kernel.http.shedding import GATE_PATHS, SheddingApplication
 from valdrix.kernel.http.yielding import COMES_LAST, Busy
+from valdrix.kernel.metrics import REQUESTS_LOST
 from valdrix.kernel.throttling.limiter import Limiter
 from valdrix.kernel.throttling.shared_file import SharedFile
 from valdrix.kernel.throttling.windows import Limit
@@ -129,8 +130,16 @@ def test_a_worker_counts_in_its_own_cell_and_leaves_none_behind(
     machine.begin()
     assert cells[7] == 1
     # It was killed in the middle of a request.
-    gunicorn_conf.child_exit(None, worker)
+    said: list[str] = []
+    server = SimpleNamespace(log=SimpleNamespace(error=lambda text, *it: said.append(text % it)))
+    before = REQUESTS_LOST._value.get()
+    gunicorn_conf.child_exit(server, worker)
     assert not any(cells[:])
+    assert said == ["web process 1 died with 1 requests in progress, which get no answer"]
+    assert REQUESTS_LOST._value.get() == before + 1
+    # One that had nothing to do ends without a word.
+    gunicorn_conf.child_exit(server, worker)
+    assert (len(said), REQUESTS_LOST._value.get()) == (1, before + 1)
 
 
 def test_workers_of_one_server_share_their_cells() -> None:

@@ -90,6 +90,10 @@ REQUESTS_SHED: Final = Counter(
     "Requests refused because too many were in progress: gates, and others before them.",
     ("kind",),
 )
+REQUESTS_LOST: Final = Counter(
+    "valdrix_ops_requests_lost",
+    "Requests that were in progress in a web process when it died, and got no answer.",
+)
 THROTTLE_FAILURES: Final = Counter(
     "valdrix_ops_throttle_failures", "Times that counting failed and let pass.", ("store",)
 )

@@ -164,6 +164,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Open a connection within the thread's limit.
 
         :raises CircuitOpen: at once, while the server is known not to answer.
+
+        Errors come without the driver's frames, which hold them, and by way of which everybody who
+        called would be left for the garbage collector.
         """
         circuit = find_circuit(conn_params)
         circuit.check()
@@ -171,14 +174,14 @@ class DatabaseWrapper(base.DatabaseWrapper):
         began = time.monotonic()
         try:
             connection = _connect_in_time(connect)
-        except psycopg.errors.ConnectionTimeout:
+        except psycopg.errors.ConnectionTimeout as error:
             # A caller with hardly any time left learnt nothing about the server.
             if time.monotonic() - began >= SILENT_SECONDS:
                 circuit.failed(used_up_its_time=True, probe=partial(_probe, conn_params))
-            raise
-        except psycopg.Error:
+            raise error.with_traceback(None) from error.__cause__
+        except psycopg.Error as error:
             circuit.failed(used_up_its_time=False, probe=partial(_probe, conn_params))
-            raise
+            raise error.with_traceback(None) from error.__cause__
         circuit.succeeded()
         connection.adapters.register_loader("timestamptz", MomentLoader)
         self._release_guard()
