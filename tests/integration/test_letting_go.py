@@ -23,6 +23,7 @@ from enforcement.gate.joint import Waiting
 from tests.conftest import owner_dsn
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
+from valdrix.embedded.postmaster import free_port
 from valdrix.kernel.ids import new_id
 
 GATE = "/api/v1/enforcement/gate"
@@ -137,11 +138,10 @@ def test_what_the_database_refuses_a_cursor_leaves_nothing(tenant: World, left_b
 
 def test_a_connection_that_is_refused_leaves_nothing(database: None, left_by: Any) -> None:
     """Each time at another port: a server that is known not to answer is not asked again."""
-    ports = iter(("1", "2", "3"))
 
     def refused(view: APIView) -> type[BaseException]:
         other = connections.create_connection("default")
-        other.settings_dict = {**other.settings_dict, "HOST": "127.0.0.1", "PORT": next(ports)}
+        other.settings_dict = {**other.settings_dict, "HOST": "127.0.0.1", "PORT": free_port(0)}
         try:
             other.ensure_connection()
         except DatabaseError as error:
