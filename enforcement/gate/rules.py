@@ -20,11 +20,10 @@ from enforcement.gate.inputs import KNOWN, PARTIAL, GateInput
 from enforcement.gate.waterfall import Waterfall
 from governance.policies.domain import Policy
 from governance.policies.expressions import (
-    Asked,
-    asked_together,
+    Together,
     build_facts,
-    compile_expression,
-    evaluate,
+    compile_together,
+    evaluate_together,
 )
 
 DENIES: Final = "deny"
@@ -145,14 +144,14 @@ def _custom_rules(facts: Facts) -> Iterator[Finding]:
     """
     if not facts.policy.rules:
         return
-    asked, of_input, of_context = _asked_by(tuple([rule.when for rule in facts.policy.rules]))
+    together, of_input, of_context = _prepare(tuple([rule.when for rule in facts.policy.rules]))
     documents = build_facts(
         input_document={name: read(facts.gate_input) for name, read in of_input},
         context_document={name: read(facts.computed) for name, read in of_context},
-        asked=asked,
+        asked=together.asked,
     )
-    for rule in facts.policy.rules:
-        verdict = evaluate(compile_expression(rule.when), documents)
+    verdicts = evaluate_together(together, documents)
+    for rule, verdict in zip(facts.policy.rules, verdicts, strict=True):
         code, effect = _RULE_FINDINGS[rule.effect]
         if verdict.error is not None:
             meaning = "its tag is not set" if effect == TAGS else "counts as matched"
@@ -343,12 +342,12 @@ _OF_CONTEXT: Final[dict[str, _Reader]] = {
 _Readers = tuple[tuple[str, _Reader], ...]
 
 
-@lru_cache(maxsize=256)
-def _asked_by(texts: tuple[str, ...]) -> tuple[Asked, _Readers, _Readers]:
-    """Return the fields that rules name, and how those of the input and of the context are read."""
-    asked = asked_together(compile_expression(text) for text in texts)
+@lru_cache(maxsize=128)
+def _prepare(texts: tuple[str, ...]) -> tuple[Together, _Readers, _Readers]:
+    """Return a policy's rules, compiled, and how the fields that they name are read."""
+    together = compile_together(texts)
     return (
-        asked,
-        tuple(one for one in _OF_INPUT.items() if one[0] in asked.input),
-        tuple(one for one in _OF_CONTEXT.items() if one[0] in asked.context),
+        together,
+        tuple(one for one in _OF_INPUT.items() if one[0] in together.asked.input),
+        tuple(one for one in _OF_CONTEXT.items() if one[0] in together.asked.context),
     )

@@ -11,7 +11,7 @@ import pytest
 
 from enforcement.gate import rules
 from enforcement.gate.explanation import REASONS
-from governance.policies.expressions import EVERYTHING, asked_together, compile_expression
+from governance.policies.expressions import EVERYTHING, compile_together
 from tests.builders import (
     CENT_OF_CENT,
     MICROSECOND,
@@ -646,7 +646,7 @@ def test_rules_see_every_field_that_policies_may_name(term: str) -> None:
 
 
 def test_the_terms_name_every_field_and_are_true_together() -> None:
-    assert asked_together(map(compile_expression, TERMS)) == EVERYTHING
+    assert compile_together(tuple(TERMS)).asked == EVERYTHING
     rules_together = [
         {"id": f"rule-{place}", "when": term, "effect": "tag", "message": "x"}
         for place, term in enumerate(TERMS)

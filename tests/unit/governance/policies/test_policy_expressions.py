@@ -21,10 +21,11 @@ from governance.policies.expressions import (
     ExpressionError,
     Facts,
     Verdict,
-    asked_together,
     build_facts,
     compile_expression,
+    compile_together,
     evaluate,
+    evaluate_together,
 )
 
 METADATA = {
@@ -228,9 +229,80 @@ def test_an_expression_tells_what_it_asks_for(
 
 def test_several_expressions_ask_for_what_each_does() -> None:
     texts = ("input.team == null", "context.risk_class == 'high'", "input.dry_run == true")
-    assert asked_together(map(compile_expression, texts)) == Asked(
+    assert compile_together(texts).asked == Asked(
         frozenset({"team", "dry_run"}), frozenset({"risk_class"})
     )
+
+
+TRUE = "input.environment == 'nonprod'"
+FALSE = "input.environment == 'prod' // and no more"
+MISSING = "input.metadata.ticket == 'T-1'"
+FAILING = "input.metadata.count / 0 == 1"
+CHOOSING = "input.environment == 'prod' ? false : true"
+DEEP = "!(" * 28 + TRUE + ")" * 28
+"""As deep as the compiler goes, with nothing around it."""
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        (TRUE,),
+        (TRUE, FALSE),
+        (FALSE, TRUE, CHOOSING, TRUE, FALSE),
+        (TRUE, MISSING, FALSE),
+        (FAILING, TRUE, MISSING, FALSE),
+        (TRUE, TRUE, TRUE),
+        (FALSE,) * 61 + (TRUE,),
+        (TRUE,) * 62,
+        (TRUE,) * 63,
+        (FALSE, TRUE) * 50,
+        (DEEP, FALSE),
+        (f"{TRUE} || input.team == '{'x' * 900}'",) * 10,
+    ],
+    ids=lambda texts: f"{len(texts)} of {len(''.join(texts))}",
+)
+def test_expressions_say_the_same_together(texts: tuple[str, ...]) -> None:
+    """In one program or apart, where one fails or they are too many or too long."""
+    together = compile_together(texts)
+    for over in (facts(), facts(asked=together.asked)):
+        found = evaluate_together(together, over)
+        assert found == [evaluate(compile_expression(text), over) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_one"),
+    [
+        ((TRUE,), False),
+        ((TRUE, FALSE), True),
+        ((TRUE,) * 62, True),
+        ((TRUE,) * 63, False),
+        ((DEEP, FALSE), False),
+        ((f"{TRUE} || input.team == '{'x' * 900}'",) * 8, True),
+        ((f"{TRUE} || input.team == '{'x' * 900}'",) * 9, False),
+    ],
+    ids=lambda it: str(it) if isinstance(it, bool) else f"{len(it)} of {len(''.join(it))}",
+)
+def test_what_is_one_program(texts: tuple[str, ...], is_one: bool) -> None:
+    assert (compile_together(texts).program is not None) is is_one
+
+
+def test_no_text_reaches_beyond_its_own_place() -> None:
+    for text in ("true) || (true", "true) ? 1 : 0) + ((true", "true // ", "true\n"):
+        try:
+            compile_expression(text)
+        except ExpressionError:
+            with pytest.raises(ExpressionError):
+                compile_together((TRUE, text))
+        else:
+            found = evaluate_together(compile_together((FALSE, text, FALSE)), facts())
+            assert found == [Verdict(matched=False), Verdict(matched=True), Verdict(matched=False)]
+
+
+def test_facts_made_for_others_are_an_error_of_those_alone_that_lack_a_field() -> None:
+    others = facts(asked=compile_expression(TRUE).asked)
+    first, second = evaluate_together(compile_together((TRUE, MISSING)), others)
+    assert first == Verdict(matched=True)
+    assert second.error == "the facts lack a field that it names"
 
 
 def test_facts_that_were_made_for_others_are_an_error_and_no_missing_key() -> None:
