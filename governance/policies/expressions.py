@@ -229,9 +229,8 @@ def compile_expression(text: str) -> Expression:
     return expression
 
 
-@lru_cache(maxsize=128)
 def compile_together(texts: tuple[str, ...]) -> Together:
-    """Return the compiled form of the rules of one policy, from a bounded cache.
+    """Return the compiled form of the rules of one policy; for the caller to keep.
 
     :raises ExpressionError: as :func:`compile_expression`.
     """
@@ -291,8 +290,8 @@ def evaluate(expression: Expression, facts: Facts) -> Verdict:
         return _ASKED_TOO_LITTLE
     try:
         result = expression.program.eval(facts.activation)
-        # Only a bool is ever turned into a Python object: the binding drops a reference to None
-        # each time that it converts CEL's null.
+        # Only bools, and whole numbers above, are ever turned into Python objects: the binding drops
+        # a reference to None each time that it converts CEL's null.
         if result.type() == _BOOL:
             return _MATCHED if result.value() else _NOT_MATCHED
         is_error = result.type() == cel.Type.ERROR
