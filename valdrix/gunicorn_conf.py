@@ -11,7 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from valdrix.gunicorn_log import FORMAT, AccessLogger
 from valdrix.kernel.http.yielding import MACHINE
+from valdrix.kernel.postgresql.sessions import IDLE as SESSIONS
 
 _METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 _AT_ONCE: Final = "WEB_REQUESTS_AT_ONCE"
@@ -28,8 +30,8 @@ worker_class = "valdrix.gunicorn_worker.ProblemWorker"
 limit_request_line = 8190
 
 accesslog = "-"
-# The path without its query: whoever puts a credential there must not find it in a log.
-access_log_format = '%(h)s %(t)s "%(m)s %(U)s" %(s)s %(B)s %(M)sms'
+access_log_format = FORMAT
+logger_class = AccessLogger
 
 
 def on_starting(server: Any) -> None:
@@ -49,11 +51,12 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's ow
 
 
 def post_worker_init(worker: Any) -> None:  # noqa: ARG001 - gunicorn's own signature
-    """Let threads wait for the interpreter a millisecond at most, and seldom for the collector.
+    """Let threads share sessions, and wait for the interpreter a millisecond at most, seldom longer.
 
     Whoever leads a tenant's questions computes for all of them; a gate of another tenant wants the
     interpreter again after each of its round trips.
     """
+    SESSIONS.share()
     sys.setswitchinterval(SWITCH_SECONDS)
     # What stands when a worker begins stands until its end: there is no use in looking through it.
     gc.collect()

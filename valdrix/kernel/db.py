@@ -164,9 +164,11 @@ def answer_to(text: str, *values: str) -> Any:
 
     It is a transaction of its own unless one is open, and binds no tenant.
     """
-    connection.close_if_health_check_failed()
-    connection.ensure_connection()
+    own: Any = connections[DEFAULT_DB_ALIAS]
+    own.close_if_health_check_failed()
+    own.ensure_connection()
     answer = _exchange([_fill(text, *values)])
+    own.give_back()
     return None if answer is None else orjson.loads(answer)
 
 
@@ -201,7 +203,7 @@ def read_at_once(
     :param text: a statement with ``%s`` where the texts in ``values`` come, None as NULL.
     :raises RuntimeError: when a transaction is already open on this connection.
     """
-    own = connections[DEFAULT_DB_ALIAS]
+    own: Any = connections[DEFAULT_DB_ALIAS]
     if own.in_atomic_block:
         raise RuntimeError("read_at_once() is a transaction of its own")
     own.close_if_health_check_failed()
@@ -214,6 +216,7 @@ def read_at_once(
     answer = _exchange([*statements, _fill(text, *values)])
     if condition is not None:
         condition.held()
+    own.give_back()
     return answer
 
 

@@ -1,7 +1,6 @@
 """Threads of which the one that was at work last takes what comes next.
 
-Each thread of the web server has a connection, and so a session of the database, of its own. A session
-that was at work a moment ago has its plans and what it knows of the tables in the processor's caches.
+A thread that was at work a moment ago has its stack and all that belongs to it in the processor's caches.
 Given work in turn, as an ordinary pool does, ten callers would go round all threads that a rush of
 requests ever started, and find every one of them cold.
 """

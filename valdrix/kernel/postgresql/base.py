@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import select
 import threading
 import time
 from collections.abc import Callable
@@ -27,8 +26,7 @@ from valdrix.kernel.postgresql.deadline import (
     remaining_seconds,
     time_limit,
 )
-
-Connection = psycopg.Connection[Any]
+from valdrix.kernel.postgresql.sessions import IDLE, Connection, Session, is_idle, is_quiet
 
 CONNECT_SECONDS: Final = 1.0
 """What one connection may take to open for a caller that has a limit."""
@@ -131,6 +129,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """BEGIN and COMMIT are among the statements sent, and the driver begins nothing by itself."""
 
     _guard: Guard | None = None
+    _is_kept = False
+    """The session is this thread's until its request ends, whatever transactions end before."""
 
     @cached_property
     def wrap_database_errors(self) -> DatabaseErrorWrapper:
@@ -145,14 +145,71 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 self.connection.autocommit = wanted
 
     def connect(self) -> None:
-        """Open the connection, and let it not end at the same moment as those opened with it.
+        """Take a session that nobody has, or open one.
 
         A session plans the statements of each page when it is first asked for one. Sessions that were
-        opened by one rush of requests would all be opened anew, and plan, in the midst of another.
+        opened by one rush of requests would all be opened anew, and plan, in the midst of another: so
+        they do not end at the same moment as those opened with them.
         """
-        super().connect()
+        # Whose time is over finds no connection, not even one that is open.
+        if IDLE.are_shared and remaining_seconds() != 0:
+            session = IDLE.take(self.alias)
+            if session is not None:
+                self._resume(session)
+                return
+        self._is_kept = True
+        try:
+            super().connect()
+        finally:
+            self._is_kept = False
         if self.close_at is not None:
             self.close_at += self.settings_dict["CONN_MAX_AGE"] * next(_LONGER)
+
+    def _resume(self, session: Session) -> None:
+        """Be as after :meth:`connect`, with a session that was opened before."""
+        self.connection, self._guard = session.connection, session.guard
+        self.close_at = session.close_at
+        self.autocommit = True
+        self.in_atomic_block = self.closed_in_transaction = False
+        self.needs_rollback = self.errors_occurred = False
+        self.savepoint_ids, self.atomic_blocks, self.run_on_commit = [], [], []
+        self.health_check_done = True
+        session.guard.adopt()
+
+    def give_back(self) -> None:
+        """Give the session to whoever needs one next, where nothing is open in it or wrong with it."""
+        guard = self._guard
+        if not IDLE.are_shared or self._is_kept or guard is None or self.connection is None:
+            return
+        if self.in_atomic_block or self.errors_occurred or not is_idle(self.connection):
+            return
+        if not guard.leave():
+            return
+        session = Session(self.connection, guard, self.close_at)
+        self.connection, self._guard = None, None
+        IDLE.give(self.alias, session)
+
+    def set_autocommit(
+        self,
+        autocommit: bool,  # noqa: FBT001 - Django's own
+        force_begin_transaction_with_broken_autocommit: bool = False,  # noqa: FBT001, FBT002 - Django's own
+    ) -> None:
+        """Begin a transaction, or be done with one; its session is then anybody's."""
+        super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        if autocommit:
+            self.give_back()
+
+    def chunked_cursor(self) -> Any:
+        """Open a cursor that the server keeps, perhaps beyond a transaction, and the session with it."""
+        self.ensure_connection()
+        self._is_kept = True
+        return super().chunked_cursor()
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Be done with a request: its cursors are read to their end, or never will be."""
+        super().close_if_unusable_or_obsolete()
+        self._is_kept = False
+        self.give_back()
 
     def ensure_connection(self) -> None:
         """Have a connection, and another one in the place of one that a limit cut which is over."""
@@ -207,22 +264,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         A server that ended a session has closed its socket, which is seen without asking; one that
         has gone silent is found by the first statement, under its caller's own limit.
         """
-        if self.connection is not None and _is_quiet(self.connection):
+        if self.connection is not None and is_quiet(self.connection):
             return True
         with time_limit(_USABLE_SECONDS):
             return super().is_usable()
-
-
-def _is_quiet(connection: Connection) -> bool:
-    """Tell whether a connection is open and idle, with nothing to read: no message and no end."""
-    pgconn = connection.pgconn
-    if pgconn.status != psycopg.pq.ConnStatus.OK:
-        return False
-    if pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-        return False
-    waiting = select.poll()
-    waiting.register(pgconn.socket, select.POLLIN | select.POLLHUP | select.POLLERR)
-    return not waiting.poll(0)
 
 
 def _connect_in_time(connect: Callable[[], Connection]) -> Connection:

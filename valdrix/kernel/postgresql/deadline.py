@@ -40,6 +40,21 @@ class Guard:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
+    def leave(self) -> bool:
+        """Be no more among the connections of a thread that needs it no more.
+
+        :returns: False where it was cut before.
+        """
+        with _watchdog.changed:
+            self._guards.discard(self)
+            return not self.is_cut
+
+    def adopt(self) -> None:
+        """Be among the connections of the current thread, and let its limits cut this one."""
+        with _watchdog.changed:
+            self._guards = _current.guards
+            self._guards.add(self)
+
     def release(self) -> None:
         """Let go of a connection that is being closed."""
         with _watchdog.changed:

@@ -1,0 +1,261 @@
+"""The threads of a web process share their sessions of the database, and nothing else of each other."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection, connections
+from django.db import transaction as django_transaction
+
+from governance.models import ApiKey
+from tests.factories.tenants import World
+from valdrix.kernel.db import answer_to, read_at_once, reading, time_limit, transaction
+from valdrix.kernel.postgresql.sessions import IDLE
+
+Result = TypeVar("Result")
+
+PID = "SELECT to_json(pg_backend_pid())"
+
+
+@pytest.fixture(autouse=True)
+def _shared() -> Iterator[None]:
+    """Share for one test, as a web process does, and leave no session behind."""
+    connection.close()
+    IDLE.share()
+    yield
+    connection.close()
+    IDLE.stop_sharing()
+
+
+def elsewhere(act: Callable[[], Result]) -> Result:
+    """Return what an act returns in a thread of its own, or raise what it raises there."""
+    got: list[Any] = []
+
+    def run() -> None:
+        try:
+            got.append((act(), None))
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            got.append((None, error))
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(timeout=30)
+    (result, error) = got[0]
+    if error is not None:
+        raise error
+    return result
+
+
+def own_pid() -> int:
+    """Return the server's process behind this thread's session, which it gives back at once."""
+    return int(answer_to(PID))
+
+
+def end_session(pid: int) -> None:
+    """Let the server end a session, as an operator or a crash does, and wait until it is gone."""
+
+    def end() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+            assert cursor.fetchone() == (True,)
+
+    IDLE.are_shared = False
+    try:
+        elsewhere(end)
+    finally:
+        IDLE.are_shared = True
+
+
+def _alive(*pids: int) -> set[int]:
+    """Return which of some sessions the server has."""
+    found = answer_to("SELECT to_json(array(SELECT pid FROM pg_stat_activity))")
+    return set(pids) & set(found)
+
+
+def test_a_session_that_is_given_back_is_taken_by_the_next_thread(tenant: World) -> None:
+    with transaction(tenant.id):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            (mine,) = cursor.fetchone()
+        other = elsewhere(own_pid)
+        assert other != mine, "two transactions at once had one session"
+
+    assert elsewhere(own_pid) == mine, "the last one that was given back comes first"
+    assert own_pid() == mine
+    assert connection.connection is None
+
+
+def test_reads_and_transactions_of_each_kind_give_back(tenant: World) -> None:
+    with reading(tenant.id):
+        ApiKey.objects.count()
+    assert connection.connection is None
+
+    assert read_at_once(tenant.id, "SELECT to_json(1)") == b"1"
+    assert connection.connection is None
+
+    with django_transaction.atomic(), django_transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    assert connection.connection is None
+
+
+def test_nothing_of_a_transaction_is_left_to_the_next_thread(tenant: World) -> None:
+    with transaction(tenant.id):
+        assert ApiKey.objects.count() == 3
+        mine = connection.connection
+
+    def look() -> tuple[bool, list[Any]]:
+        with django_transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT current_setting('valdrix.tenant', true),"
+                " (SELECT count(*) FROM pg_settings"
+                "   WHERE name LIKE '%_timeout' AND setting <> reset_val),"
+                " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())"
+            )
+            return connection.connection is mine, list(cursor.fetchone())
+
+    is_same, left = elsewhere(look)
+    assert is_same
+    assert left[0] in (None, "")
+    assert left[1:] == [0, 0]
+    with pytest.raises(DatabaseError, match="no tenant is set"):
+        elsewhere(ApiKey.objects.count)
+
+
+def test_a_transaction_that_failed_leaves_a_session_as_good_as_before(tenant: World) -> None:
+    pid = own_pid()
+
+    def fail() -> None:
+        with transaction(tenant.id), connection.cursor() as cursor:
+            cursor.execute("SELECT 1 / 0")
+
+    with pytest.raises(DatabaseError):
+        fail()
+    close_old_connections()
+
+    def count() -> int:
+        with reading(tenant.id):
+            return ApiKey.objects.count()
+
+    assert elsewhere(own_pid) == pid
+    assert elsewhere(count) == 3
+
+
+def test_a_session_that_the_server_ended_is_not_taken(tenant: World) -> None:
+    pid = own_pid()
+    end_session(pid)
+
+    with reading(tenant.id):
+        assert ApiKey.objects.count() == 3
+    assert own_pid() != pid
+
+
+def test_a_session_that_ended_in_a_transaction_is_not_given_back(tenant: World) -> None:
+    pid = own_pid()
+
+    def lose_it() -> None:
+        with transaction(tenant.id):
+            end_session(pid)
+            ApiKey.objects.count()
+
+    with pytest.raises((DatabaseError, InterfaceError)):
+        lose_it()
+
+    assert elsewhere(own_pid) != pid
+
+
+def test_a_limit_does_not_cut_what_was_given_back(tenant: World) -> None:
+    with time_limit(0.2):
+        with reading(tenant.id):
+            assert ApiKey.objects.count() == 3
+        pid = elsewhere(own_pid)
+        time.sleep(0.4)
+
+    assert elsewhere(own_pid) == pid
+
+
+def test_a_limit_cuts_the_session_that_was_taken_under_it(tenant: World) -> None:
+    pid = own_pid()
+
+    def wait() -> None:
+        with time_limit(0.3), reading(tenant.id), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            assert cursor.fetchone() == (pid,)
+            cursor.execute("SELECT pg_sleep(5)")
+
+    began = time.monotonic()
+    with pytest.raises((DatabaseError, InterfaceError)):
+        elsewhere(wait)
+    assert time.monotonic() - began < 4
+    assert own_pid() != pid
+
+
+def test_whose_time_is_over_takes_none() -> None:
+    own_pid()
+
+    with time_limit(0.05):
+        time.sleep(0.2)
+        with pytest.raises(DatabaseError):
+            own_pid()
+
+
+def test_a_session_that_is_too_old_is_closed_and_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0.1)
+    pid = own_pid()
+    time.sleep(0.3)
+
+    assert own_pid() != pid
+
+
+def test_what_a_rush_opened_and_nobody_takes_is_closed_when_it_is_too_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with django_transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (young,) = cursor.fetchone()
+        monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0.1)
+        old = elsewhere(own_pid)
+    assert _alive(young, old) == {young, old}
+    time.sleep(0.3)
+
+    assert own_pid() == young
+    until = time.monotonic() + 10
+    while _alive(young, old) != {young} and time.monotonic() < until:
+        time.sleep(0.05)
+    assert _alive(young, old) == {young}
+
+
+def test_a_cursor_that_the_server_keeps_keeps_its_session_until_the_request_ends() -> None:
+    with connection.chunked_cursor() as cursor:
+        cursor.execute("SELECT generate_series(1, 5000)")
+        assert cursor.fetchone() == (1,)
+        with django_transaction.atomic(), connection.cursor() as other:
+            other.execute("SELECT pg_backend_pid()")
+            (pid,) = other.fetchone()
+        assert elsewhere(own_pid) != pid
+        assert cursor.fetchone() == (2,)
+
+    close_old_connections()
+    assert connection.connection is None
+
+
+def test_a_process_that_is_forked_takes_none_of_its_parents_sessions() -> None:
+    pid = own_pid()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        os.write(writer, b"none" if IDLE.take("default") is None else b"one")
+        os._exit(0)
+    os.waitpid(child, 0)
+    said = os.read(reader, 10)
+    os.close(reader)
+    os.close(writer)
+
+    assert said == b"none"
+    assert own_pid() == pid

@@ -1,0 +1,126 @@
+"""Sessions that the threads of a process share: each is a thread's own from BEGIN to COMMIT only.
+
+A thread that has one to itself keeps it while it reads a request and renders the answer, and every
+thread that ever worked has one: ten callers then go round as many sessions, each with plans and a
+catalogue of its own that have to be fetched into the processor's caches again. Shared, there are as
+many as transactions run at once, and the one that was given back last is taken next.
+
+Nothing of a transaction is left in a session: tenant, time limits and locks end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+
+from valdrix.kernel.postgresql.deadline import Guard
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open connection that no transaction uses.
+
+    :ivar guard: what cuts it when the time of the thread that has it is over.
+    :ivar close_at: when it is too old, by the monotonic clock; None for never.
+    """
+
+    connection: Connection
+    guard: Guard
+    close_at: float | None
+
+    def is_over(self, now: float) -> bool:
+        """Tell whether it is too old."""
+        return self.close_at is not None and self.close_at <= now
+
+    def close(self) -> None:
+        """Close it."""
+        self.guard.release()
+        self.connection.close()
+
+
+class IdleSessions:
+    """The sessions of one process that nobody has, by the alias of their database."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[str, list[Session]] = {}
+        self.are_shared = False
+        """Whether threads give theirs back; where they do not, each keeps its own."""
+
+    def take(self, alias: str) -> Session | None:
+        """Return the session that was given back last and is still of use, or None where none is.
+
+        Those that the server ended and those that are too old are closed on the way.
+        """
+        while True:
+            with self._lock:
+                idle = self._idle.get(alias)
+                session = idle.pop() if idle else None
+            if session is None:
+                return None
+            if is_quiet(session.connection) and not session.is_over(time.monotonic()):
+                return session
+            session.close()
+
+    def give(self, alias: str, session: Session) -> None:
+        """Keep a session for whoever needs one next.
+
+        The one that waits longest is closed where it is too old: a rush opens more than are taken
+        again.
+        """
+        with self._lock:
+            idle = self._idle.setdefault(alias, [])
+            idle.append(session)
+            first = idle.pop(0) if idle[0].is_over(time.monotonic()) else None
+        if first is not None:
+            first.close()
+
+    def share(self) -> None:
+        """Let the threads of this process share their sessions from now on."""
+        self.are_shared = True
+
+    def stop_sharing(self) -> None:
+        """Let each thread keep its own from now on, and close those that nobody has."""
+        self.are_shared = False
+        with self._lock:
+            left = [session for idle in self._idle.values() for session in idle]
+            self._idle.clear()
+        for session in left:
+            session.close()
+
+    def start_afresh(self) -> None:
+        """Begin anew in a process that was forked: what is open belongs to the parent."""
+        self._lock = threading.Lock()
+        self._idle = {}
+        self.are_shared = False
+
+
+IDLE: Final = IdleSessions()
+
+os.register_at_fork(after_in_child=IDLE.start_afresh)
+
+
+def is_idle(connection: Connection) -> bool:
+    """Tell whether a connection is open, as far as is known here, and no transaction is."""
+    pgconn = connection.pgconn
+    return (
+        pgconn.status == psycopg.pq.ConnStatus.OK
+        and pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    )
+
+
+def is_quiet(connection: Connection) -> bool:
+    """Tell whether a connection is open and idle, with nothing to read: no message and no end."""
+    if not is_idle(connection):
+        return False
+    waiting = select.poll()
+    waiting.register(connection.pgconn.socket, select.POLLIN | select.POLLHUP | select.POLLERR)
+    return not waiting.poll(0)
