@@ -116,8 +116,12 @@ def goals(sections: dict[str, Any]) -> list[Goal]:
     if "proof" in sections:
         found += _proof_goals(sections["proof"])
     if "decide" in sections:
-        median = sections["decide"]["median_us"]
-        text = f"median {median:.0f} µs, wanted at most 100"
+        section = sections["decide"]
+        median = section["median_us"]
+        text = (
+            f"median {median:.0f} µs, {section['of_empty_view']:.2f} of what a view that does nothing took"
+            f" in turn with it ({section['empty_view_us']:.0f} µs, without a server); wanted at most 100 µs"
+        )
         found.append(Goal("decide alone, 20 rules, 5 in CEL", text, median <= 100))
     return found
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from django.test import override_settings
 
 from tests.benchmarks import alone, report
 from tests.benchmarks.charts import Bar, render_bars
@@ -79,7 +80,7 @@ def test_sections_that_were_not_measured_keep_their_figures(tmp_path: Path) -> N
         tmp_path, {"throughput": THROUGHPUT}, machine=MACHINE, quick=False, step="one"
     )
     report.write(tmp_path, first)
-    decided = {"median_us": 80.0}
+    decided = {"median_us": 80.0, "empty_view_us": 800.0, "of_empty_view": 0.1}
     both = report.merge(tmp_path, {"decide": decided}, machine=MACHINE, quick=False, step="two")
     assert both["sections"] == {"throughput": THROUGHPUT, "decide": decided}
     assert set(both["steps"]) == {"one", "two"}
@@ -94,10 +95,19 @@ def test_a_chart_escapes_and_marks_its_goals() -> None:
     assert chart.count("<line") == 1
 
 
-def test_decide_is_timed_with_twenty_rules() -> None:
-    timed = alone.time_decide(calls=100)
-    assert (timed["rules"], timed["rules_in_cel"], timed["calls"]) == (20, 5, 100)
+@override_settings(ROOT_URLCONF="tests.benchmarks.urls")
+def test_decide_is_timed_with_twenty_rules_beside_a_view_that_does_nothing() -> None:
+    timed = alone.time_decide(calls=200)
+    assert (timed["rules"], timed["rules_in_cel"], timed["calls"]) == (20, 5, 200)
     assert 0 < timed["median_us"] <= timed["p99_us"]
+    assert timed["of_empty_view"] == pytest.approx(
+        timed["median_us"] / timed["empty_view_us"], abs=0.01
+    )
+
+
+def test_no_time_is_taken_of_a_view_that_is_not_there() -> None:
+    with pytest.raises(NotMeasured):
+        alone.time_decide(calls=100)
 
 
 def test_a_load_that_is_refused_is_no_measurement(tmp_path: Path) -> None:
