@@ -25,9 +25,16 @@ class AccessLogger(Logger):  # type: ignore[misc] # gunicorn has no types
         return {
             "h": environ.get("REMOTE_ADDR", "-"),
             "t": self.now(),
-            "m": environ.get("REQUEST_METHOD"),
-            "U": environ.get("PATH_INFO"),
+            "m": _on_one_line(environ.get("REQUEST_METHOD")),
+            "U": _on_one_line(environ.get("PATH_INFO")),
             "s": status.split(None, 1)[0] if isinstance(status, str) else status,
             "B": getattr(resp, "sent", None),
             "M": request_time // timedelta(milliseconds=1),
         }
+
+
+def _on_one_line(text: str | None) -> str | None:
+    """Return a text with what is not to be printed escaped: an end of a line would begin a forged one."""
+    if text is None or text.isprintable():
+        return text
+    return text.encode("unicode_escape").decode("ascii")

@@ -24,6 +24,15 @@ LOOKING = {
     "msgspec.json.schema",
     "msgspec.json.schema_components",
 }
+TRANSACTIONS = {
+    "atomic",
+    "platform_transaction",
+    "reading",
+    "snapshot_reading",
+    "snapshot_together",
+    "transaction",
+    "transaction_together",
+}
 DOORS = {"api", "admin", "management"}
 
 
@@ -115,6 +124,26 @@ def find_held_interpreters(source: Source) -> Iterator[str]:
             yield f"{source.at(node)} {node.attr}() keeps the interpreter while it waits"
 
 
+def find_cursors_around_transactions(source: Source) -> Iterator[str]:
+    """Find cursors that outlive a transaction begun within: their session is anybody's by then."""
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.With):
+            continue
+        opened = [ends_in(item.context_expr) for item in node.items]
+        if "cursor" not in opened:
+            continue
+        after = opened[opened.index("cursor") + 1 :]
+        calls = (call for one in node.body for call in ast.walk(one) if isinstance(call, ast.Call))
+        within = {*after, *map(ends_in, calls)}
+        for name in sorted(TRANSACTIONS & within):
+            yield f"{source.at(node)} {name}() within a cursor that outlives it"
+
+
+def ends_in(node: ast.AST) -> str | None:
+    """Return the last name of what is called, or None where nothing is."""
+    return ast.unparse(node.func).split(".")[-1] if isinstance(node, ast.Call) else None
+
+
 def find_types_read_late(source: Source) -> Iterator[str]:
     """Find structs that would be looked at by the threads that are the first to read them."""
     if source.path == "valdrix/kernel/structs.py":
@@ -169,6 +198,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     find_positional: ROOMS,
     find_held_interpreters: (),
     find_types_read_late: (),
+    find_cursors_around_transactions: (),
 }
 
 
@@ -214,6 +244,16 @@ def test_the_source_keeps(rule: Rule) -> None:
         (find_types_read_late, "a.py", "call = msgspec.json.decode(text, **how)"),
         (find_types_read_late, "a.py", "call = msgspec.msgpack.decode(text, type=Call)"),
         (find_types_read_late, "a.py", "msgspec.json.schema(Call)"),
+        (
+            find_cursors_around_transactions,
+            "a.py",
+            "with connection.cursor() as cursor, reading(tenant):\n    cursor.execute(text)",
+        ),
+        (
+            find_cursors_around_transactions,
+            "a.py",
+            "with connection.cursor() as cursor:\n    with db.transaction(tenant):\n        act()",
+        ),
     ],
 )
 def test_a_violation_is_found(rule: Rule, path: str, text: str) -> None:
@@ -232,6 +272,10 @@ def test_a_violation_is_found(rule: Rule, path: str, text: str) -> None:
         (find_held_interpreters, "result = pgconn.exec_(text)"),
         (find_types_read_late, "read = json_reader(Call)\ndef f(text):\n    return read(text)"),
         (find_types_read_late, "document = msgspec.json.decode(text)"),
+        (
+            find_cursors_around_transactions,
+            "with transaction(tenant), connection.cursor() as cursor:\n    cursor.execute(text)",
+        ),
     ],
 )
 def test_what_is_right_is_not_found(rule: Rule, text: str) -> None:

@@ -49,6 +49,7 @@ class Proxy:
         self.port = self._listener.getsockname()[1]
         self.passed_bytes = 0
         self._is_stalled = threading.Event()
+        self._spoiled: dict[socket.socket, str] = {}
         threading.Thread(target=self._accept, daemon=True).start()
 
     def arm(self, cut: Cut) -> Cut:
@@ -65,6 +66,13 @@ class Proxy:
         self._is_stalled.clear()
         for pair in self._pairs:
             _cut_off(*pair)
+
+    def spoil(self, kind: str) -> None:
+        """Let what is open now fail when it is used next, as behind a fail-over; new ones pass.
+
+        :param kind: ``BEFORE`` to be cut, ``SWALLOWED`` to be silent.
+        """
+        self._spoiled = {client: kind for client, _ in self._pairs}
 
     def close(self) -> None:
         """Stop listening and cut every connection."""
@@ -89,7 +97,10 @@ class Proxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
-                if self._is_stalled.is_set():
+                spoiled = self._spoiled.get(client)
+                if spoiled == BEFORE:
+                    break
+                if self._is_stalled.is_set() or spoiled == SWALLOWED:
                     continue
                 cut, start = self._cut, self.passed_bytes
                 self.passed_bytes += len(data)

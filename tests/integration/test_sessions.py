@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import pytest
@@ -14,8 +15,16 @@ from django.db import transaction as django_transaction
 
 from governance.models import ApiKey
 from tests.factories.tenants import World
-from valdrix.kernel.db import answer_to, read_at_once, reading, time_limit, transaction
-from valdrix.kernel.postgresql.sessions import IDLE
+from valdrix.kernel.db import (
+    answer_to,
+    drop_lost_connection,
+    read_at_once,
+    reading,
+    snapshot_reading,
+    time_limit,
+    transaction,
+)
+from valdrix.kernel.postgresql.sessions import IDLE, Session
 
 Result = TypeVar("Result")
 
@@ -77,6 +86,13 @@ def _alive(*pids: int) -> set[int]:
     """Return which of some sessions the server has."""
     found = answer_to("SELECT to_json(array(SELECT pid FROM pg_stat_activity))")
     return set(pids) & set(found)
+
+
+def _wait_until_gone(pid: int) -> None:
+    until = time.monotonic() + 10
+    while _alive(pid):
+        assert time.monotonic() < until, "the session was not closed"
+        time.sleep(0.05)
 
 
 def test_a_session_that_is_given_back_is_taken_by_the_next_thread(tenant: World) -> None:
@@ -205,6 +221,29 @@ def test_whose_time_is_over_takes_none() -> None:
             own_pid()
 
 
+def test_a_limit_that_ends_while_a_session_is_taken_cuts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own_pid()
+    take = IDLE.take
+
+    def take_slowly(alias: str) -> Session | None:
+        session = take(alias)
+        time.sleep(0.3)
+        return session
+
+    monkeypatch.setattr(IDLE, "take", take_slowly)
+
+    def wait() -> None:
+        with time_limit(0.2), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(5)")
+
+    began = time.monotonic()
+    with pytest.raises((DatabaseError, InterfaceError)):
+        elsewhere(wait)
+    assert time.monotonic() - began < 4
+
+
 def test_a_session_that_is_too_old_is_closed_and_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0.1)
     pid = own_pid()
@@ -225,10 +264,40 @@ def test_what_a_rush_opened_and_nobody_takes_is_closed_when_it_is_too_old(
     time.sleep(0.3)
 
     assert own_pid() == young
-    until = time.monotonic() + 10
-    while _alive(young, old) != {young} and time.monotonic() < until:
-        time.sleep(0.05)
-    assert _alive(young, old) == {young}
+    _wait_until_gone(old)
+    assert _alive(young) == {young}
+
+
+def test_one_that_is_too_old_is_closed_though_others_wait_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with django_transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (young,) = cursor.fetchone()
+        lowest = elsewhere(own_pid)
+        with_it = threading.Barrier(2)
+
+        def old() -> int:
+            with django_transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                with_it.wait(timeout=20)
+                with_it.wait(timeout=20)
+                return int(cursor.fetchone()[0])
+
+        # The lowest is taken, so that this one is opened, and given back above it.
+        with ThreadPoolExecutor(2) as pool:
+            keeps = pool.submit(old)
+            with_it.wait(timeout=20)
+            monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0.1)
+            short_lived = elsewhere(own_pid)
+            with_it.wait(timeout=20)
+            assert keeps.result(timeout=20) == lowest
+            pool.submit(connections.close_all).result(timeout=20)
+    time.sleep(0.3)
+
+    assert own_pid() == young
+    _wait_until_gone(short_lived)
+    assert _alive(young, lowest) == {young, lowest}
 
 
 def test_a_cursor_that_the_server_keeps_keeps_its_session_until_the_request_ends() -> None:
@@ -239,10 +308,33 @@ def test_a_cursor_that_the_server_keeps_keeps_its_session_until_the_request_ends
             other.execute("SELECT pg_backend_pid()")
             (pid,) = other.fetchone()
         assert elsewhere(own_pid) != pid
+        drop_lost_connection()
         assert cursor.fetchone() == (2,)
 
     close_old_connections()
     assert connection.connection is None
+
+
+def test_a_session_whose_cursor_nobody_read_to_its_end_is_nobody_elses(tenant: World) -> None:
+    held = []
+
+    def begin_to_read() -> int:
+        with snapshot_reading(tenant.id):
+            rows = ApiKey.objects.iterator(chunk_size=1)
+            next(rows)
+            held.append(rows)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            (pid,) = cursor.fetchone()
+        close_old_connections()
+        return int(pid)
+
+    pid = elsewhere(begin_to_read)
+
+    assert elsewhere(own_pid) != pid
+    _wait_until_gone(pid)
+    with pytest.raises((DatabaseError, InterfaceError)):
+        list(held.pop())
 
 
 def test_a_process_that_is_forked_takes_none_of_its_parents_sessions() -> None:

@@ -468,9 +468,8 @@ def drop_lost_connection() -> None:
 
     Django does this between requests only; a fail-safe answer wants it within one.
     """
-    if not connection.in_atomic_block:
-        connection.errors_occurred = True
-        connection.close_if_unusable_or_obsolete()
+    own: Any = connections[DEFAULT_DB_ALIAS]
+    own.drop_if_lost()
 
 
 def _bind(tenant_id: uuid.UUID, limits: TimeLimits) -> None:

@@ -51,6 +51,16 @@ def test_a_line_is_as_gunicorns_own(status: str | None, sent: int | None, took: 
     assert "secret" not in written
 
 
+@pytest.mark.parametrize("path", ["/x\n127.0.0.1 - FORGED", "/x\r\x1b[2J", "/x\x85\u2028"])
+def test_a_path_cannot_begin_another_line(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRON, "PATH_INFO", path)
+
+    written = line(AccessLogger, SimpleNamespace(status="404 Not Found", sent=1), timedelta())
+
+    assert written.isprintable()
+    assert "/x\\" in written
+
+
 def test_a_format_of_somebodys_own_has_everything() -> None:
     response = SimpleNamespace(status="200 OK", sent=1, headers=[("X-Request-ID", "17")])
     own = "%(h)s %({x-request-id}o)s %(H)s"

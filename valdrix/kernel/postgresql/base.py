@@ -131,6 +131,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     _guard: Guard | None = None
     _is_kept = False
     """The session is this thread's until its request ends, whatever transactions end before."""
+    _has_lost_one = False
+    """The session before was lost: the next one is opened, as those that wait may be lost, too."""
 
     @cached_property
     def wrap_database_errors(self) -> DatabaseErrorWrapper:
@@ -152,7 +154,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         they do not end at the same moment as those opened with them.
         """
         # Whose time is over finds no connection, not even one that is open.
-        if IDLE.are_shared and remaining_seconds() != 0:
+        if IDLE.are_shared and not self._has_lost_one and remaining_seconds() != 0:
             session = IDLE.take(self.alias)
             if session is not None:
                 self._resume(session)
@@ -170,9 +172,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.connection, self._guard = session.connection, session.guard
         self.close_at = session.close_at
         self.autocommit = True
+        self._is_kept = False
         self.in_atomic_block = self.closed_in_transaction = False
         self.needs_rollback = self.errors_occurred = False
         self.savepoint_ids, self.atomic_blocks, self.run_on_commit = [], [], []
+        self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
         self.health_check_done = True
         session.guard.adopt()
 
@@ -206,14 +210,32 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return super().chunked_cursor()
 
     def close_if_unusable_or_obsolete(self) -> None:
-        """Be done with a request: its cursors are read to their end, or never will be."""
+        """Be done with a request: close what is of no use to the next one, and give back the rest.
+
+        A cursor that the server keeps may be held beyond the request by whoever did not read it to its
+        end, and its session is closed with it.
+        """
+        if not self.in_atomic_block and (self._is_cut or (self._is_kept and IDLE.are_shared)):
+            self.close()
         super().close_if_unusable_or_obsolete()
-        self._is_kept = False
         self.give_back()
+
+    def drop_if_lost(self) -> None:
+        """Close a session that is lost, within a request and outside a transaction; fetch no other."""
+        if self.connection is None or self.in_atomic_block:
+            return
+        if self._is_cut or not self.is_usable():
+            self.close()
+        else:
+            self.errors_occurred = False
+
+    @property
+    def _is_cut(self) -> bool:
+        return self._guard is not None and self._guard.is_cut
 
     def ensure_connection(self) -> None:
         """Have a connection, and another one in the place of one that a limit cut which is over."""
-        if self._guard is not None and self._guard.is_cut and not self.in_atomic_block:
+        if self._is_cut and not self.in_atomic_block:
             self.close()
         super().ensure_connection()
 
@@ -234,12 +256,14 @@ class DatabaseWrapper(base.DatabaseWrapper):
         except psycopg.errors.ConnectionTimeout as error:
             # A caller with hardly any time left learnt nothing about the server.
             if time.monotonic() - began >= SILENT_SECONDS:
+                IDLE.drop(self.alias)
                 circuit.failed(used_up_its_time=True, probe=partial(_probe, conn_params))
             raise error.with_traceback(None) from error.__cause__
         except psycopg.Error as error:
             circuit.failed(used_up_its_time=False, probe=partial(_probe, conn_params))
             raise error.with_traceback(None) from error.__cause__
         circuit.succeeded()
+        self._has_lost_one = False
         connection.adapters.register_loader("timestamptz", MomentLoader)
         self._release_guard()
         self._guard = guard_socket(connection.pgconn.socket)
@@ -250,6 +274,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
             super()._commit()  # type: ignore[misc]  # the stubs leave it out
 
     def _close(self) -> None:
+        if self.connection is not None:
+            is_bad = self.connection.pgconn.status != psycopg.pq.ConnStatus.OK
+            self._has_lost_one = self._is_cut or is_bad
+            # One that was cut says nothing of the others: the server may only have been slow.
+            if is_bad and not self._is_cut:
+                IDLE.drop(self.alias)
+        self._is_kept = False
         self._release_guard()
         super()._close()  # type: ignore[misc]  # the stubs leave it out
 

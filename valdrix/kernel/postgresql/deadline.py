@@ -50,10 +50,15 @@ class Guard:
             return not self.is_cut
 
     def adopt(self) -> None:
-        """Be among the connections of the current thread, and let its limits cut this one."""
+        """Be among the connections of the current thread, and let its limits cut this one.
+
+        A limit that has just ended looks for nothing any more: it cuts this one here.
+        """
         with _watchdog.changed:
             self._guards = _current.guards
             self._guards.add(self)
+            if remaining_seconds() == 0:
+                self.cut()
 
     def release(self) -> None:
         """Let go of a connection that is being closed."""
@@ -183,7 +188,6 @@ def remaining_seconds() -> float | None:
 
 def guard_socket(descriptor: int) -> Guard:
     """Let this thread's limits cut a connection of it, by its socket."""
-    with _watchdog.changed:
-        guard = Guard(descriptor, _current.guards)
-        _current.guards.add(guard)
+    guard = Guard(descriptor, _current.guards)
+    guard.adopt()
     return guard

@@ -50,7 +50,8 @@ class IdleSessions:
     """The sessions of one process that nobody has, by the alias of their database."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # What is collected while it is held may give a session back itself.
+        self._lock = threading.RLock()
         self._idle: dict[str, list[Session]] = {}
         self.are_shared = False
         """Whether threads give theirs back; where they do not, each keeps its own."""
@@ -73,15 +74,24 @@ class IdleSessions:
     def give(self, alias: str, session: Session) -> None:
         """Keep a session for whoever needs one next.
 
-        The one that waits longest is closed where it is too old: a rush opens more than are taken
-        again.
+        One that is too old is closed: a rush opens more than are taken again.
         """
+        now = time.monotonic()
         with self._lock:
             idle = self._idle.setdefault(alias, [])
             idle.append(session)
-            first = idle.pop(0) if idle[0].is_over(time.monotonic()) else None
-        if first is not None:
-            first.close()
+            old = next((one for one in idle if one.is_over(now)), None)
+            if old is not None:
+                idle.remove(old)
+        if old is not None:
+            old.close()
+
+    def drop(self, alias: str) -> None:
+        """Close all that nobody has: what ended one in use may have ended these, which is not seen."""
+        with self._lock:
+            left = self._idle.pop(alias, [])
+        for session in left:
+            session.close()
 
     def share(self) -> None:
         """Let the threads of this process share their sessions from now on."""
@@ -90,15 +100,12 @@ class IdleSessions:
     def stop_sharing(self) -> None:
         """Let each thread keep its own from now on, and close those that nobody has."""
         self.are_shared = False
-        with self._lock:
-            left = [session for idle in self._idle.values() for session in idle]
-            self._idle.clear()
-        for session in left:
-            session.close()
+        for alias in list(self._idle):
+            self.drop(alias)
 
     def start_afresh(self) -> None:
         """Begin anew in a process that was forked: what is open belongs to the parent."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._idle = {}
         self.are_shared = False
 
