@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import psycopg
 import pytest
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection, connections
 from django.db import transaction as django_transaction
@@ -210,6 +211,30 @@ def test_a_limit_cuts_the_session_that_was_taken_under_it(tenant: World) -> None
         elsewhere(wait)
     assert time.monotonic() - began < 4
     assert own_pid() != pid
+
+
+def test_who_lost_one_and_is_refused_another_takes_what_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with django_transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        other = elsewhere(own_pid)
+
+    def be_cut() -> None:
+        with time_limit(0.2), django_transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(5)")
+
+    with pytest.raises((DatabaseError, InterfaceError)):
+        be_cut()
+
+    def refuse(connect: object) -> None:
+        raise psycopg.OperationalError("too many clients")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("valdrix.kernel.postgresql.base._connect_in_time", refuse)
+        with pytest.raises(DatabaseError, match="too many clients"):
+            own_pid()
+        assert own_pid() == other
 
 
 def test_whose_time_is_over_takes_none() -> None:

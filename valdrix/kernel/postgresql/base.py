@@ -260,6 +260,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 circuit.failed(used_up_its_time=True, probe=partial(_probe, conn_params))
             raise error.with_traceback(None) from error.__cause__
         except psycopg.Error as error:
+            # One that waits may be better than none: the server may have no room for another.
+            self._has_lost_one = False
             circuit.failed(used_up_its_time=False, probe=partial(_probe, conn_params))
             raise error.with_traceback(None) from error.__cause__
         circuit.succeeded()
