@@ -35,6 +35,6 @@ class AccessLogger(Logger):  # type: ignore[misc] # gunicorn has no types
 
 def _on_one_line(text: str | None) -> str | None:
     """Return a text with what is not to be printed escaped: an end of a line would begin a forged one."""
-    if text is None or text.isprintable():
+    if text is None or (text.isprintable() and "\\" not in text):
         return text
     return text.encode("unicode_escape").decode("ascii")

@@ -25,8 +25,10 @@ LOOKING = {
     "msgspec.json.schema_components",
 }
 TRANSACTIONS = {
+    "answer_to",
     "atomic",
     "platform_transaction",
+    "read_at_once",
     "reading",
     "snapshot_reading",
     "snapshot_together",

@@ -213,28 +213,44 @@ def test_a_limit_cuts_the_session_that_was_taken_under_it(tenant: World) -> None
     assert own_pid() != pid
 
 
-def test_who_lost_one_and_is_refused_another_takes_what_there_is(
+def be_cut() -> None:
+    """Have a session, and lose it by a limit whose time is over."""
+    with time_limit(0.5), django_transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(5)")
+
+
+def test_who_lost_one_opens_another_unless_one_was_used_since(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with django_transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         other = elsewhere(own_pid)
-
-    def be_cut() -> None:
-        with time_limit(0.2), django_transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_sleep(5)")
-
     with pytest.raises((DatabaseError, InterfaceError)):
         be_cut()
 
     def refuse(connect: object) -> None:
         raise psycopg.OperationalError("too many clients")
 
-    with monkeypatch.context() as patch:
-        patch.setattr("valdrix.kernel.postgresql.base._connect_in_time", refuse)
-        with pytest.raises(DatabaseError, match="too many clients"):
-            own_pid()
-        assert own_pid() == other
+    monkeypatch.setattr("valdrix.kernel.postgresql.base._connect_in_time", refuse)
+    with pytest.raises(DatabaseError, match="too many clients"):
+        own_pid()
+
+    assert elsewhere(own_pid) == other
+    assert own_pid() == other, "it was good a moment ago"
+
+
+def test_who_lost_one_leaves_what_waits_to_others() -> None:
+    with django_transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        other = elsewhere(own_pid)
+    with pytest.raises((DatabaseError, InterfaceError)):
+        be_cut()
+
+    mine = own_pid()
+
+    assert mine != other
+    assert _alive(mine, other) == {mine, other}
+    assert own_pid() == mine
 
 
 def test_whose_time_is_over_takes_none() -> None:
@@ -252,8 +268,8 @@ def test_a_limit_that_ends_while_a_session_is_taken_cuts_it(
     own_pid()
     take = IDLE.take
 
-    def take_slowly(alias: str) -> Session | None:
-        session = take(alias)
+    def take_slowly(alias: str, *, since: float | None) -> Session | None:
+        session = take(alias, since=since)
         time.sleep(0.3)
         return session
 
@@ -337,7 +353,7 @@ def test_a_cursor_that_the_server_keeps_keeps_its_session_until_the_request_ends
         assert cursor.fetchone() == (2,)
 
     close_old_connections()
-    assert connection.connection is None
+    _wait_until_gone(pid)
 
 
 def test_a_session_whose_cursor_nobody_read_to_its_end_is_nobody_elses(tenant: World) -> None:
@@ -367,7 +383,7 @@ def test_a_process_that_is_forked_takes_none_of_its_parents_sessions() -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:  # pragma: no cover - another process
-        os.write(writer, b"none" if IDLE.take("default") is None else b"one")
+        os.write(writer, b"none" if IDLE.take("default", since=None) is None else b"one")
         os._exit(0)
     os.waitpid(child, 0)
     said = os.read(reader, 10)

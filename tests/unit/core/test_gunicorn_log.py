@@ -51,7 +51,7 @@ def test_a_line_is_as_gunicorns_own(status: str | None, sent: int | None, took: 
     assert "secret" not in written
 
 
-@pytest.mark.parametrize("path", ["/x\n127.0.0.1 - FORGED", "/x\r\x1b[2J", "/x\x85\u2028"])
+@pytest.mark.parametrize("path", ["/x\n127.0.0.1 - FORGED", "/x\r\x1b[2J", "/x\x85\u2028", "/x\\n"])
 def test_a_path_cannot_begin_another_line(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENVIRON, "PATH_INFO", path)
 
@@ -59,6 +59,7 @@ def test_a_path_cannot_begin_another_line(path: str, monkeypatch: pytest.MonkeyP
 
     assert written.isprintable()
     assert "/x\\" in written
+    assert written.count("\\\\") == path.count("\\"), "what was typed is told from what was escaped"
 
 
 def test_a_format_of_somebodys_own_has_everything() -> None:

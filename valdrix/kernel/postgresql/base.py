@@ -131,8 +131,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     _guard: Guard | None = None
     _is_kept = False
     """The session is this thread's until its request ends, whatever transactions end before."""
-    _has_lost_one = False
-    """The session before was lost: the next one is opened, as those that wait may be lost, too."""
+    _lost_at: float | None = None
+    """When the session before was lost: those that nobody has had since may be lost, too."""
 
     @cached_property
     def wrap_database_errors(self) -> DatabaseErrorWrapper:
@@ -154,8 +154,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         they do not end at the same moment as those opened with them.
         """
         # Whose time is over finds no connection, not even one that is open.
-        if IDLE.are_shared and not self._has_lost_one and remaining_seconds() != 0:
-            session = IDLE.take(self.alias)
+        if IDLE.are_shared and remaining_seconds() != 0:
+            session = IDLE.take(self.alias, since=self._lost_at)
             if session is not None:
                 self._resume(session)
                 return
@@ -171,6 +171,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Be as after :meth:`connect`, with a session that was opened before."""
         self.connection, self._guard = session.connection, session.guard
         self.close_at = session.close_at
+        self._lost_at = None
         self.autocommit = True
         self._is_kept = False
         self.in_atomic_block = self.closed_in_transaction = False
@@ -189,7 +190,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             return
         if not guard.leave():
             return
-        session = Session(self.connection, guard, self.close_at)
+        session = Session(self.connection, guard, self.close_at, given_at=time.monotonic())
         self.connection, self._guard = None, None
         IDLE.give(self.alias, session)
 
@@ -256,16 +257,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
         except psycopg.errors.ConnectionTimeout as error:
             # A caller with hardly any time left learnt nothing about the server.
             if time.monotonic() - began >= SILENT_SECONDS:
-                IDLE.drop(self.alias)
                 circuit.failed(used_up_its_time=True, probe=partial(_probe, conn_params))
             raise error.with_traceback(None) from error.__cause__
         except psycopg.Error as error:
-            # One that waits may be better than none: the server may have no room for another.
-            self._has_lost_one = False
             circuit.failed(used_up_its_time=False, probe=partial(_probe, conn_params))
             raise error.with_traceback(None) from error.__cause__
         circuit.succeeded()
-        self._has_lost_one = False
+        self._lost_at = None
         connection.adapters.register_loader("timestamptz", MomentLoader)
         self._release_guard()
         self._guard = guard_socket(connection.pgconn.socket)
@@ -277,11 +275,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _close(self) -> None:
         if self.connection is not None:
-            is_bad = self.connection.pgconn.status != psycopg.pq.ConnStatus.OK
-            self._has_lost_one = self._is_cut or is_bad
-            # One that was cut says nothing of the others: the server may only have been slow.
-            if is_bad and not self._is_cut:
-                IDLE.drop(self.alias)
+            is_lost = self._is_cut or self.connection.pgconn.status != psycopg.pq.ConnStatus.OK
+            self._lost_at = time.monotonic() if is_lost else None
         self._is_kept = False
         self._release_guard()
         super()._close()  # type: ignore[misc]  # the stubs leave it out

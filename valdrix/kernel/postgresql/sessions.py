@@ -24,17 +24,19 @@ from valdrix.kernel.postgresql.deadline import Guard
 Connection = psycopg.Connection[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Session:
-    """An open connection that no transaction uses.
+    """An open connection that no transaction uses; moments are by the monotonic clock.
 
     :ivar guard: what cuts it when the time of the thread that has it is over.
-    :ivar close_at: when it is too old, by the monotonic clock; None for never.
+    :ivar close_at: when it is too old; None for never.
+    :ivar given_at: when somebody was done with it, and it was good.
     """
 
     connection: Connection
     guard: Guard
     close_at: float | None
+    given_at: float
 
     def is_over(self, now: float) -> bool:
         """Tell whether it is too old."""
@@ -56,17 +58,20 @@ class IdleSessions:
         self.are_shared = False
         """Whether threads give theirs back; where they do not, each keeps its own."""
 
-    def take(self, alias: str) -> Session | None:
+    def take(self, alias: str, *, since: float | None) -> Session | None:
         """Return the session that was given back last and is still of use, or None where none is.
 
         Those that the server ended and those that are too old are closed on the way.
+
+        :param since: when the caller lost the one before: what ended that may have ended all that
+            were not used since, which look open until they are used.
         """
         while True:
             with self._lock:
                 idle = self._idle.get(alias)
-                session = idle.pop() if idle else None
-            if session is None:
-                return None
+                if not idle or (since is not None and idle[-1].given_at <= since):
+                    return None
+                session = idle.pop()
             if is_quiet(session.connection) and not session.is_over(time.monotonic()):
                 return session
             session.close()
@@ -81,17 +86,10 @@ class IdleSessions:
             idle = self._idle.setdefault(alias, [])
             idle.append(session)
             old = next((one for one in idle if one.is_over(now)), None)
-            if old is not None:
+            if old in idle:  # What is collected in between may have closed it.
                 idle.remove(old)
         if old is not None:
             old.close()
-
-    def drop(self, alias: str) -> None:
-        """Close all that nobody has: what ended one in use may have ended these, which is not seen."""
-        with self._lock:
-            left = self._idle.pop(alias, [])
-        for session in left:
-            session.close()
 
     def share(self) -> None:
         """Let the threads of this process share their sessions from now on."""
@@ -100,8 +98,11 @@ class IdleSessions:
     def stop_sharing(self) -> None:
         """Let each thread keep its own from now on, and close those that nobody has."""
         self.are_shared = False
-        for alias in list(self._idle):
-            self.drop(alias)
+        with self._lock:
+            left = [session for idle in self._idle.values() for session in idle]
+            self._idle.clear()
+        for session in left:
+            session.close()
 
     def start_afresh(self) -> None:
         """Begin anew in a process that was forked: what is open belongs to the parent."""
