@@ -51,7 +51,7 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's ow
 
 
 def post_worker_init(worker: Any) -> None:  # noqa: ARG001 - gunicorn's own signature
-    """Let threads share sessions, and wait for the interpreter a millisecond at most, seldom longer.
+    """Let threads share sessions, wait a millisecond for the interpreter, and seldom for the collector.
 
     Whoever leads a tenant's questions computes for all of them; a gate of another tenant wants the
     interpreter again after each of its round trips.

@@ -47,17 +47,25 @@ def shop(tenant: World) -> Shop:
     return shop
 
 
-@pytest.fixture
-def idle(shop: Shop, run_in_threads: Callable[..., Any]) -> None:
-    """Have sessions that nobody has, as behind a rush."""
-    together = threading.Barrier(SESSIONS)
+Run = Callable[..., Any]
+
+
+def open_sessions(count: int, run_in_threads: Run) -> None:
+    """Have so many sessions that nobody has, as behind a rush."""
+    together = threading.Barrier(count)
 
     def open_one(number: int) -> None:
         with django_transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT 1")
             together.wait(timeout=30)
 
-    run_in_threads(SESSIONS, open_one)
+    run_in_threads(count, open_one)
+
+
+@pytest.fixture
+def idle(shop: Shop, run_in_threads: Run) -> None:
+    """Have sessions behind a rush in which the tenant was seen."""
+    open_sessions(SESSIONS, run_in_threads)
 
 
 def ask(shop: Shop, count: int) -> list[tuple[str, bool]]:
@@ -109,17 +117,10 @@ def test_a_silent_server_costs_one_gate_its_time_and_the_circuit_opens(
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_gate_on_a_silent_server_fails_safe_whatever_sessions_there_are(
-    shop: Shop, proxy: Proxy, count: int, run_in_threads: Callable[..., Any]
+    shop: Shop, proxy: Proxy, count: int, run_in_threads: Run
 ) -> None:
     if count:
-        together = threading.Barrier(count)
-
-        def open_one(number: int) -> None:
-            with django_transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
-                together.wait(timeout=30)
-
-        run_in_threads(count, open_one)
+        open_sessions(count, run_in_threads)
     proxy.stall()
     answers = [shop.send("1.00", key=f"silent-{number}") for number in range(3)]
     proxy.flow()

@@ -159,6 +159,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             if session is not None:
                 self._resume(session)
                 return
+        # To open one ends as a transaction does, and it is not to be given back before it was used.
         self._is_kept = True
         try:
             super().connect()
@@ -173,7 +174,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.close_at = session.close_at
         self._lost_at = None
         self.autocommit = True
-        self._is_kept = False
         self.in_atomic_block = self.closed_in_transaction = False
         self.needs_rollback = self.errors_occurred = False
         self.savepoint_ids, self.atomic_blocks, self.run_on_commit = [], [], []

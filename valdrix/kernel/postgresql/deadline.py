@@ -26,9 +26,9 @@ class Guard:
 
     __slots__ = ("_guards", "_socket", "is_cut")
 
-    def __init__(self, descriptor: int, guards: set[Guard]) -> None:
+    def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=os.dup(descriptor))
-        self._guards = guards
+        self._guards: set[Guard] = set()
         self.is_cut = False
 
     def cut(self) -> None:
@@ -188,6 +188,6 @@ def remaining_seconds() -> float | None:
 
 def guard_socket(descriptor: int) -> Guard:
     """Let this thread's limits cut a connection of it, by its socket."""
-    guard = Guard(descriptor, _current.guards)
+    guard = Guard(descriptor)
     guard.adopt()
     return guard
