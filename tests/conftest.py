@@ -7,6 +7,7 @@ of each other's way because no two use the same tenant.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +48,12 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over the thousands of tests, which live to the end."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Let probes of servers that tests have ended say nothing more: nobody captures the log now."""
+    logging.getLogger("valdrix.database").disabled = True
 
 
 def _turn(item: pytest.Item) -> int:

@@ -19,8 +19,8 @@ class AccessLogger(Logger):  # type: ignore[misc] # gunicorn has no types
     ) -> dict[str, Any]:
         """Return what :data:`FORMAT` names, or all that there is for a format of somebody's own."""
         if self.cfg.access_log_format != FORMAT:
-            every: dict[str, Any] = super().atoms(resp, req, environ, request_time)
-            return every
+            every = super().atoms(resp, req, environ, request_time)
+            return {name: _on_one_line(value) for name, value in every.items()}
         status = resp.status
         return {
             "h": environ.get("REMOTE_ADDR", "-"),
@@ -33,8 +33,8 @@ class AccessLogger(Logger):  # type: ignore[misc] # gunicorn has no types
         }
 
 
-def _on_one_line(text: str | None) -> str | None:
+def _on_one_line(value: Any) -> Any:
     """Return a text with what is not to be printed escaped: an end of a line would begin a forged one."""
-    if text is None or (text.isprintable() and "\\" not in text):
-        return text
-    return text.encode("unicode_escape").decode("ascii")
+    if not isinstance(value, str) or (value.isprintable() and "\\" not in value):
+        return value
+    return value.encode("unicode_escape").decode("ascii")

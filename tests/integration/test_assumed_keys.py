@@ -46,6 +46,7 @@ from tests.factories.sums import check_chain, find_differences
 from tests.factories.tenants import Person, World, issue_key, put_on_tier, system_actor
 from tests.integration.test_failsafe_matrix import database_down
 from tests.preflight import build_preflight
+from tests.waiting import wait_until
 from valdrix.kernel.db import platform_transaction, reading, transaction
 from valdrix.kernel.metrics import AUTH_ATTEMPTS
 from valdrix.routes import list_routes
@@ -461,7 +462,7 @@ def test_a_database_that_is_slower_than_what_a_gate_has_left_is_not_down(
 
         def release() -> None:
             with psycopg.connect(owner_dsn(), autocommit=True) as other:
-                until(lambda: done.is_set() or waiting_for(other, holder) > 1)
+                wait_until(lambda: done.is_set() or waiting_for(other, holder) > 1)
             holder.rollback()
 
         released = pool.submit(release)
@@ -538,13 +539,6 @@ class Caller:
         self._pool.shutdown()
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def people(world: World, count: int) -> list[Person]:
     """Return as many keys of a tenant, each with what it takes to ask."""
     made = []
@@ -581,9 +575,9 @@ def test_of_those_who_wait_together_only_the_one_whose_key_ended_is_refused(
             lock = "SELECT 1 FROM billing_account WHERE tenant_id = %s FOR UPDATE"
             holder.execute(lock, [world.id])
             calls = [leader.ask("now")]
-            until(lambda: is_somebody_waiting(holder))
+            wait_until(lambda: is_somebody_waiting(holder))
             calls += [caller.ask("now") for caller in callers[1:]]
-            until(lambda: len(evaluate._LINES._lines[world.id]) == 4)
+            wait_until(lambda: len(evaluate._LINES._lines[world.id]) == 4)
             # The leader's was confirmed when it was sent; the others' are still to be.
             for caller in (leader, ended):
                 with transaction(world.id):

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -667,8 +666,7 @@ def test_a_slow_callback_does_not_hold_another_call(
 
     first = threading.Thread(target=work_apart)
     first.start()
-    while not platform.callbacks:
-        time.sleep(0.01)
+    wait_until(lambda: bool(platform.callbacks))
     platform.ask(run_id="quick")
     assert work(platform, tenant) == 1
     assert [row.state for row in rows(tenant)] == ["decided", "reported"]

@@ -69,3 +69,14 @@ def test_a_format_of_somebodys_own_has_everything() -> None:
     written = line(AccessLogger, response, timedelta(), access_log_format=own)
 
     assert written == "192.0.2.7 17 HTTP/1.1"
+
+
+def test_nor_can_a_header_in_a_format_of_somebodys_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRON, "HTTP_USER_AGENT", "curl\x85FORGED \\")
+    response = SimpleNamespace(status="200 OK", sent=1, headers=[("X-Request-ID", "a\tb")])
+
+    written = line(
+        AccessLogger, response, timedelta(), access_log_format='"%(a)s" %({x-request-id}o)s %(D)s'
+    )
+
+    assert written == r'"curl\x85FORGED \\" a\tb 0'
