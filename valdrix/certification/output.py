@@ -56,6 +56,8 @@ def claim_output(path: Path) -> Iterator[Output]:
     """
     try:
         path = path.resolve()
+        if path.is_symlink():  # What newer Pythons make of a circle; Python 3.11 raises.
+            raise OutputRefused(f"{path} is a circle of links")
         if path.exists() and not path.is_file():
             raise OutputRefused(f"{path} is there and is no file")
         part = path.with_name(f".{path.name}.part")
