@@ -10,6 +10,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -64,10 +65,15 @@ class Export:
             files = {}
             for name in FILES:
                 tally = Tally(name)
-                with archive.open(_member(name), "w", force_zip64=True) as member:
-                    rows = stream_rows(name, self._scope, segment)
-                    for chunk in chunks(name, rows, tally):
-                        member.write(chunk)
+                # A receiver that hangs up ends this where it waits: the rows are closed first, as the
+                # driver lets nobody end a transaction whose rows somebody is about to read.
+                with (
+                    archive.open(_member(name), "w", force_zip64=True) as member,
+                    closing(stream_rows(name, self._scope, segment)) as rows,
+                    closing(chunks(name, rows, tally)) as pieces,
+                ):
+                    for piece in pieces:
+                        member.write(piece)
                         yield sink.take()
                 files[name] = tally.counted()
         self.signed = self._sign(segment, files)

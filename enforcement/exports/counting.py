@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -104,7 +104,7 @@ def count(name: str, rows: Iterator[bytes]) -> Counted:
     return tally.counted()
 
 
-def chunks(name: str, rows: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
+def chunks(name: str, rows: Iterator[bytes], tally: Tally) -> Generator[bytes]:
     """Yield a file's bytes in pieces of about ``CHUNK_BYTES``, its header first, and count them."""
     lines = [",".join(COLUMNS[name]).encode() + b"\n"]
     size = len(lines[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -75,7 +75,7 @@ def _build_head(sequence: int, entry_hash: str | None) -> Head:
     return Head(sequence, bytes.fromhex(entry_hash))
 
 
-def stream_rows(name: str, scope: Scope, segment: Segment) -> Iterator[bytes]:
+def stream_rows(name: str, scope: Scope, segment: Segment) -> Generator[bytes]:
     """Yield a file's rows in the ledger's order, each a head and a line of CSV."""
     parameters = {
         **_parameters(scope),

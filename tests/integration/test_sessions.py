@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 
 import psycopg
 import pytest
-from django.db import DatabaseError, InterfaceError, close_old_connections, connection, connections
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connection,
+    connections,
+)
 from django.db import transaction as django_transaction
 
 from governance.models import ApiKey
@@ -19,12 +26,15 @@ from tests.factories.tenants import World
 from valdrix.kernel.db import (
     answer_to,
     drop_lost_connection,
+    is_database_down,
     read_at_once,
     reading,
     snapshot_reading,
     time_limit,
     transaction,
 )
+from valdrix.kernel.postgresql.base import DatabaseWrapper
+from valdrix.kernel.postgresql.circuit import Circuit
 from valdrix.kernel.postgresql.sessions import IDLE, Session
 
 Result = TypeVar("Result")
@@ -219,24 +229,151 @@ def be_cut() -> None:
         cursor.execute("SELECT pg_sleep(5)")
 
 
-def test_who_lost_one_opens_another_unless_one_was_used_since(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def lose_one_of_two() -> int:
+    """Lose this thread's session, and return the other one, in which nothing was asked since."""
     with django_transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         other = elsewhere(own_pid)
     with pytest.raises((DatabaseError, InterfaceError)):
         be_cut()
+    return other
+
+
+def open_nothing(monkeypatch: pytest.MonkeyPatch, error: psycopg.Error) -> None:
+    """Let no session be opened from now on."""
 
     def refuse(connect: object) -> None:
-        raise psycopg.OperationalError("too many clients")
+        raise error
 
     monkeypatch.setattr("valdrix.kernel.postgresql.base._connect_in_time", refuse)
-    with pytest.raises(DatabaseError, match="too many clients"):
+    monkeypatch.setattr(Circuit, "failed", lambda self, **how: None)
+
+
+def test_who_lost_one_takes_another_that_has_answered_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = lose_one_of_two()
+    open_nothing(monkeypatch, psycopg.errors.ConnectionTimeout("silent"))
+    with pytest.raises(DatabaseError, match="silent"):
         own_pid()
 
     assert elsewhere(own_pid) == other
     assert own_pid() == other, "it was good a moment ago"
+
+
+def test_nor_is_one_good_in_which_a_thread_only_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, goes_on = threading.Event(), threading.Event()
+
+    def read_a_page() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        waits.set()
+        assert goes_on.wait(20)
+        close_old_connections()
+        assert connection.connection is None
+
+    with ThreadPoolExecutor(1) as pool:
+        page = pool.submit(read_a_page)
+        assert waits.wait(20)
+        with pytest.raises((DatabaseError, InterfaceError)):
+            be_cut()
+        goes_on.set()
+        page.result(20)
+    open_nothing(monkeypatch, psycopg.errors.ConnectionTimeout("silent"))
+
+    with pytest.raises(DatabaseError, match="silent"):
+        own_pid()
+
+
+def test_a_server_that_refuses_has_no_room_and_what_waits_may_be_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = lose_one_of_two()
+    open_nothing(monkeypatch, psycopg.OperationalError("too many clients"))
+
+    assert [own_pid() for _ in range(3)] == [other] * 3
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_so_it_is_where_refusals_opened_the_circuit(
+    monkeypatch: pytest.MonkeyPatch, *, is_silent: bool
+) -> None:
+    other = lose_one_of_two()
+    circuit = Circuit(("nowhere", "1", "any"))
+    circuit._is_open, circuit._is_silent = True, is_silent
+    monkeypatch.setattr("valdrix.kernel.postgresql.base.find_circuit", lambda parameters: circuit)
+
+    if is_silent:
+        with pytest.raises(DatabaseError, match="does not answer"):
+            own_pid()
+    else:
+        assert own_pid() == other
+
+
+def test_who_lost_nothing_takes_what_waits_without_opening_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pid = own_pid()
+    open_nothing(monkeypatch, psycopg.OperationalError("too many clients"))
+
+    assert own_pid() == pid
+
+
+def test_a_session_that_was_not_prepared_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: DatabaseWrapper) -> None:
+        raise DatabaseError("canceled")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DatabaseWrapper, "init_connection_state", fail)
+        with pytest.raises(DatabaseError, match="canceled"):
+            own_pid()
+
+    assert connection.connection is None
+    assert IDLE.take("default", since=None) is None
+    assert own_pid()
+
+
+def test_a_transaction_whose_rollback_failed_fetches_no_other_session(
+    tenant: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = own_pid()
+    fetched = []
+    connect = DatabaseWrapper.connect
+
+    def lose_it() -> None:
+        with transaction(tenant.id):
+            end_session(pid)
+            monkeypatch.setattr(
+                DatabaseWrapper, "connect", lambda self: (fetched.append(1), connect(self))
+            )
+            ApiKey.objects.count()
+
+    with pytest.raises((DatabaseError, InterfaceError)):
+        lose_it()
+
+    assert (connection.connection, fetched) == (None, [])
+    with reading(tenant.id):
+        assert ApiKey.objects.count() == 3
+
+
+def test_a_session_lost_in_its_commit_is_lost_whatever_a_proxy_adds(
+    tenant: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_it(driver: psycopg.Connection) -> None:
+        driver.close()
+        raise psycopg.InternalError("received 2 results from command 'COMMIT'")
+
+    def write() -> None:
+        with transaction(tenant.id):
+            monkeypatch.setattr(psycopg.Connection, "commit", lose_it)
+            ApiKey.objects.count()
+
+    with pytest.raises(OperationalError, match="received 2 results") as raised:
+        write()
+    monkeypatch.undo()
+
+    assert is_database_down(raised.value)
+    assert own_pid()
 
 
 def test_who_lost_one_leaves_what_waits_to_others() -> None:

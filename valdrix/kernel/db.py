@@ -326,6 +326,8 @@ def _execute_together(sql: str, params: None, many: bool, context: Any) -> bytes
     with own.wrap_database_errors:
         pgconn = own.connection.pgconn
         result = pgconn.exec_(sql.encode())
+        if pgconn.status == psycopg.pq.ConnStatus.OK:
+            own.note_answer()
         if result.status == psycopg.pq.ExecStatus.TUPLES_OK:
             return result.get_value(0, 0) if result.ntuples else None
         if result.status == psycopg.pq.ExecStatus.COMMAND_OK:

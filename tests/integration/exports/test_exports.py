@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 import zipfile
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,9 +18,12 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection, connections
 from django.test import Client
 from django.urls import reverse
+from psycopg.pq import TransactionStatus
 
+from enforcement.exports import counting
 from enforcement.exports.verifier.checks import verify, verify_ledger
 from enforcement.exports.verifier.files import Refused
 from enforcement.exports.verifier.layout import COLUMNS, CONTEXT_LINEAGE
@@ -55,6 +59,34 @@ def shop(tenant: World) -> Shop:
 
 def rows_of(raw: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(raw.decode(), newline="")))
+
+
+@pytest.mark.parametrize("read", [1, 4])
+def test_a_receiver_that_hangs_up_leaves_nothing_open(
+    shop: Shop, tenant: World, monkeypatch: pytest.MonkeyPatch, read: int
+) -> None:
+    monkeypatch.setattr(counting, "CHUNK_BYTES", 1)
+
+    found = []
+
+    def hang_up() -> None:
+        archive = export(tenant).stream()
+        for _ in range(read):
+            next(archive)
+        archive.close()
+        with reading(tenant.id):
+            decisions = Decision.objects.count()
+        found.append((connection.connection.pgconn.transaction_status, decisions))
+        connections.close_all()
+
+    # One that waits for ever is left behind.
+    receiver = threading.Thread(target=hang_up, daemon=True)
+    receiver.start()
+    receiver.join(30)
+
+    ((status, decisions),) = found
+    assert status == TransactionStatus.IDLE
+    assert decisions > 1
 
 
 def test_the_archive_holds_nine_files_and_verifies(shop: Shop, tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import Any, Final
 
 import psycopg
-from django.db import Error
+from django.db import Error, InternalError, OperationalError
 from django.db.backends.postgresql import base
 from django.db.utils import DatabaseErrorWrapper
 from psycopg.abc import Buffer
 from psycopg.types.datetime import TimestamptzLoader
 
-from valdrix.kernel.postgresql.circuit import find_circuit
+from valdrix.kernel.postgresql.circuit import CircuitOpen, find_circuit
 from valdrix.kernel.postgresql.deadline import (
     Guard,
     guard_socket,
@@ -132,7 +132,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
     _is_kept = False
     """The session is this thread's until its request ends, whatever transactions end before."""
     _lost_at: float | None = None
-    """When the session before was lost: those that nobody has had since may be lost, too."""
+    """When the session before was lost: those that have not answered since may be lost, too."""
+    _answered_at = 0.0
+    """When the server was last known to answer in this session."""
 
     @cached_property
     def wrap_database_errors(self) -> DatabaseErrorWrapper:
@@ -163,15 +165,36 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self._is_kept = True
         try:
             super().connect()
+        except psycopg.Error as error:
+            session = self._find_instead(error)
+            if session is None:
+                raise
+            self._resume(session)
+            return
+        except BaseException:
+            self.close()  # One that is not prepared is nobody's.
+            raise
         finally:
             self._is_kept = False
         if self.close_at is not None:
             self.close_at += self.settings_dict["CONN_MAX_AGE"] * next(_LONGER)
 
+    def _find_instead(self, error: psycopg.Error) -> Session | None:
+        """Return a session where opening one was refused, though it may be lost as the one before was.
+
+        A server that refuses may have no room for another one, and those that wait may be good.
+        """
+        is_silent = isinstance(error, psycopg.errors.ConnectionTimeout) or (
+            isinstance(error, CircuitOpen) and error.is_silent
+        )
+        if is_silent or self._lost_at is None or not IDLE.are_shared:
+            return None
+        return IDLE.take(self.alias, since=None)
+
     def _resume(self, session: Session) -> None:
         """Be as after :meth:`connect`, with a session that was opened before."""
         self.connection, self._guard = session.connection, session.guard
-        self.close_at = session.close_at
+        self.close_at, self._answered_at = session.close_at, session.answered_at
         self._lost_at = None
         self.autocommit = True
         self.in_atomic_block = self.closed_in_transaction = False
@@ -190,7 +213,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             return
         if not guard.leave():
             return
-        session = Session(self.connection, guard, self.close_at, given_at=time.monotonic())
+        session = Session(self.connection, guard, self.close_at, self._answered_at)
         self.connection, self._guard = None, None
         IDLE.give(self.alias, session)
 
@@ -200,6 +223,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         force_begin_transaction_with_broken_autocommit: bool = False,  # noqa: FBT001, FBT002 - Django's own
     ) -> None:
         """Begin a transaction, or be done with one; its session is then anybody's."""
+        if autocommit and self.connection is None:
+            return  # Lost with its transaction: whoever needs another one fetches it.
         super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         if autocommit:
             self.give_back()
@@ -264,14 +289,38 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise error.with_traceback(None) from error.__cause__
         circuit.succeeded()
         self._lost_at = None
+        self.note_answer()
         connection.adapters.register_loader("timestamptz", MomentLoader)
         self._release_guard()
         self._guard = guard_socket(connection.pgconn.socket)
         return connection
 
+    def note_answer(self) -> None:
+        """Remember that the server has answered in this session."""
+        self._answered_at = time.monotonic()
+
     def _commit(self) -> None:
         with patience():
-            super()._commit()  # type: ignore[misc]  # the stubs leave it out
+            self._end(super()._commit)  # type: ignore[misc]  # the stubs leave it out
+
+    def _rollback(self) -> None:
+        self._end(super()._rollback)  # type: ignore[misc]  # the stubs leave it out
+
+    def _end(self, end: Callable[[], None]) -> None:
+        """End a transaction.
+
+        :raises OperationalError: when the session was lost meanwhile, whatever the driver says of the
+            messages of a proxy in between.
+        """
+        has_begun = self.connection is not None and not is_idle(self.connection)
+        try:
+            end()
+        except InternalError as error:
+            if self.connection.pgconn.status == psycopg.pq.ConnStatus.OK:
+                raise
+            raise OperationalError(str(error)) from error.__cause__
+        if has_begun:
+            self.note_answer()
 
     def _close(self) -> None:
         if self.connection is not None:

@@ -43,7 +43,12 @@ Target = tuple[str, str, str]
 
 
 class CircuitOpen(psycopg.OperationalError):
-    """The database did not answer a short while ago; it is not asked now."""
+    """The database did not answer a short while ago; it is not asked now.
+
+    :ivar is_silent: it said nothing; a server that refuses may have no room for another session only.
+    """
+
+    is_silent = True
 
 
 def pauses() -> Iterator[float]:
@@ -65,6 +70,7 @@ class Circuit:
         self._lock = threading.Lock()
         self._failures = 0
         self._is_open = False
+        self._is_silent = False
         self._is_judged = False
 
     @property
@@ -79,7 +85,9 @@ class Circuit:
         """
         if self._is_open:
             DATABASE_CIRCUIT_EVENTS.labels("refused").inc()
-            raise CircuitOpen("The database does not answer; it is being probed.")
+            error = CircuitOpen("The database does not answer; it is being probed.")
+            error.is_silent = self._is_silent
+            raise error
 
     def succeeded(self) -> None:
         """Record that a connection was had."""
@@ -112,13 +120,13 @@ class Circuit:
                 self._is_judged = False
             return
         if is_over:
-            self._open()
+            self._open(is_silent=False)
 
-    def _open(self) -> None:
+    def _open(self, *, is_silent: bool) -> None:
         with self._lock:
             if self._is_open:
                 return
-            self._is_open = True
+            self._is_open, self._is_silent = True, is_silent
         DATABASE_CIRCUIT_OPEN.inc()
         DATABASE_CIRCUIT_EVENTS.labels("opened").inc()
         log.error("the database does not answer; it is probed until it does")
@@ -126,7 +134,7 @@ class Circuit:
     def _look_after(self, probe: Callable[[], None], is_over: bool) -> None:  # noqa: FBT001
         """Open the circuit unless the server answers, and close it once it is back."""
         if is_over or not answers(self.target):
-            self._open()
+            self._open(is_silent=not is_over)
             self._probe_until_back(probe)
         with self._lock:
             self._is_judged = False

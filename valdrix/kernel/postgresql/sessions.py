@@ -30,13 +30,13 @@ class Session:
 
     :ivar guard: what cuts it when the time of the thread that has it is over.
     :ivar close_at: when it is too old; None for never.
-    :ivar given_at: when somebody was done with it, and it was good.
+    :ivar answered_at: when the server was last known to answer in it.
     """
 
     connection: Connection
     guard: Guard
     close_at: float | None
-    given_at: float
+    answered_at: float
 
     def is_over(self, now: float) -> bool:
         """Tell whether it is too old."""
@@ -63,15 +63,19 @@ class IdleSessions:
 
         Those that the server ended and those that are too old are closed on the way.
 
-        :param since: when the caller lost the one before: what ended that may have ended all that
-            were not used since, which look open until they are used.
+        :param since: when the caller lost the one before: what ended that may have ended all in which
+            the server has not answered since, which look open until they are used.
         """
         while True:
             with self._lock:
-                idle = self._idle.get(alias)
-                if not idle or (since is not None and idle[-1].given_at <= since):
+                idle = self._idle.get(alias, [])
+                places = range(len(idle) - 1, -1, -1)
+                place = next(
+                    (i for i in places if since is None or idle[i].answered_at > since), None
+                )
+                if place is None:
                     return None
-                session = idle.pop()
+                session = idle.pop(place)
             if is_quiet(session.connection) and not session.is_over(time.monotonic()):
                 return session
             session.close()
