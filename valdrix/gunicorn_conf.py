@@ -28,6 +28,8 @@ _BUSY: Final = mmap.mmap(-1, 256)
 # Threads of one process settle together what they ask for one tenant.
 worker_class = "valdrix.gunicorn_worker.ProblemWorker"
 limit_request_line = 8190
+# The system would wait for a peer that takes nothing of a file, for ever.
+sendfile = False
 
 accesslog = "-"
 access_log_format = FORMAT

@@ -7,19 +7,16 @@ would answer a page of HTML, and close in a way that can lose the answer.
 from __future__ import annotations
 
 import contextlib
-import socket
-import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
 from gunicorn.http import errors
-from gunicorn.workers.gthread import ThreadWorker
 
+from valdrix.gunicorn_connections import PatientWorker
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import CONTENT_TYPE, STATUS_BY_CODE, build_problem
-from valdrix.kernel.warm_threads import WarmThreads
 
 _BY_KIND: Final[tuple[tuple[type[Exception], str, str], ...]] = (
     (errors.LimitRequestLine, "uri_too_long", "The request's target is too long."),
@@ -40,23 +37,20 @@ _OUR_FAULT: Final = (
     errors.InvalidResponseHeader,
     errors.InvalidResponseHeaderName,
 )
-_DRAIN_SECONDS: Final = 1.0
-_DRAIN_BYTES: Final = 1024 * 1024
-_CHUNK_BYTES: Final = 64 * 1024
-
-
+_TOO_LATE: Final = "request_timeout"
 _SAID_ONCE: Final = frozenset({"IDEMPOTENCY-KEY", "X-TFC-TASK-SIGNATURE"})
 """Beside them every attribute of an event; two credentials are refused by who judges them."""
 _EVENT_PREFIX: Final = "CE-"
 _HTTP_1_1: Final = (1, 1)
 
 
-class ProblemWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
+class ProblemWorker(PatientWorker):
     """Answers a request that cannot be read with a problem document, and then closes."""
 
-    def get_thread_pool(self) -> WarmThreads:
-        """Return the threads that answer."""
-        return WarmThreads(self.cfg.threads)
+    def too_late(self) -> bytes:
+        """Return the answer to who began a request and did not send the rest."""
+        self.log.warning("a request was refused unread: %s", _TOO_LATE)
+        return render(_TOO_LATE, "The request did not come to its end in time.")
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request, unless its header says twice what is said once, or not what it must."""
@@ -71,9 +65,7 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         else:
             self.log.warning("a request was refused unread: %s", code)
         with contextlib.suppress(OSError):
-            client.settimeout(_DRAIN_SECONDS)
             client.sendall(render(code, detail))
-            _drain(client)
 
 
 def refuse_ambiguous(headers: Sequence[tuple[str, str]], *, version: tuple[int, int]) -> None:
@@ -118,14 +110,3 @@ def render(code: str, detail: str) -> bytes:
         f"X-Request-ID: {request_id}\r\n\r\n"
     )
     return head.encode("ascii") + body
-
-
-def _drain(client: socket.socket) -> None:
-    """Read what the client still sends: closing over unread bytes would reset the connection."""
-    client.shutdown(socket.SHUT_WR)
-    until, left = time.monotonic() + _DRAIN_SECONDS, _DRAIN_BYTES
-    while left > 0 and time.monotonic() < until:
-        read = client.recv(_CHUNK_BYTES)
-        if not read:
-            return
-        left -= len(read)

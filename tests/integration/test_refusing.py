@@ -163,15 +163,12 @@ def test_what_is_refused_at_the_edge_is_the_same_call_of_the_same_caller(
     assert edge.came_through == seen + 6
 
 
-def test_a_body_that_nobody_wants_is_read_and_the_caller_s_id_is_given_back(
-    edge: Edge, tenant: World
-) -> None:
+def test_the_caller_s_id_is_given_back(edge: Edge, tenant: World) -> None:
     for _ in range(2):
         edge.ask(tenant.key)
     seen = edge.came_through
     _, headers, problem = edge.ask(tenant.key, HTTP_X_REQUEST_ID="run-7")
     assert (headers["X-Request-ID"], problem["request_id"]) == ("run-7", "run-7")
-    assert edge.sent.read() == b""
     _, headers, _ = edge.ask(tenant.key, HTTP_X_REQUEST_ID="not sound\r\n")
     assert "sound" not in headers["X-Request-ID"]
     assert edge.came_through == seen

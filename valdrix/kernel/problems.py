@@ -92,6 +92,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "workload_issuer_not_active": 409,
     # 411, 413 to 417, 422, 429, 431
     "length_required": 411,
+    "request_timeout": 408,
     "body_too_large": 413,
     "uri_too_long": 414,
     "unsupported_media_type": 415,

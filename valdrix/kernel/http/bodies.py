@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final
 
 from django.http import HttpRequest, HttpResponse
 from rest_framework.exceptions import UnsupportedMediaType
@@ -16,16 +16,6 @@ from valdrix.kernel.problems import Refused
 MAX_BODY_BYTES: Final = 10 * 1024 * 1024
 MAX_BODY_VALUES: Final = 100_000
 """How many values a JSON body may hold: what takes the time and the memory is their number."""
-_DRAIN_LIMIT_BYTES: Final = 160 * 1024 * 1024
-_CHUNK_BYTES: Final = 1024 * 1024
-
-
-class Readable(Protocol):
-    """What bytes can be read from: a stream, or a request."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes; none at the end."""
-        ...
 
 
 class BodyTooLarge(Refused):
@@ -117,9 +107,7 @@ def _read_body(stream: IO[bytes], context: Mapping[str, Any]) -> bytes:
 
 
 def read_bounded(stream: IO[bytes], *, declared_bytes: int | None, limit_bytes: int) -> bytes:
-    """Return the whole body, or refuse it after draining what the client still sends.
-
-    Draining lets a client that is still writing read the answer instead of a reset connection.
+    """Return the whole body, or refuse it; what the client still sends is the server's to discard.
 
     :raises BodyTooLarge: above ``limit_bytes``.
     """
@@ -127,18 +115,7 @@ def read_bounded(stream: IO[bytes], *, declared_bytes: int | None, limit_bytes: 
         body = stream.read(limit_bytes + 1)
         if len(body) <= limit_bytes:
             return body
-    drain(stream)
     raise BodyTooLarge(f"The body is larger than {limit_bytes} bytes.")
-
-
-def drain(stream: Readable) -> None:
-    """Read and throw away what a client still sends, within a bound; a client gone is fine."""
-    drained = 0
-    try:
-        while drained < _DRAIN_LIMIT_BYTES and (chunk := stream.read(_CHUNK_BYTES)):
-            drained += len(chunk)
-    except OSError:
-        return
 
 
 def refuse_unknown_length(request: HttpRequest) -> HttpResponse | None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import DatabaseError, InterfaceError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from rest_framework import exceptions
 
 from valdrix.kernel.db import is_database_down, sqlstate_of
@@ -88,6 +88,9 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> HttpResponse:
         return problem_response("permission_denied", "This is not yours to do.")
     if isinstance(error, RequestDataTooBig):
         return problem_response("body_too_large", "The body is too large.")
+    if isinstance(error, UnreadablePostError):
+        log.warning("a body did not come to its end: %s", type(error.__cause__).__name__)
+        return problem_response("request_timeout", "The body did not come to its end in time.")
     if isinstance(error, exceptions.APIException):
         return _from_api_exception(error)
     if isinstance(error, DatabaseError | InterfaceError):

@@ -20,7 +20,6 @@ from typing import Any, Final
 import orjson
 from django.http import HttpRequest
 
-from valdrix.kernel.http.bodies import drain
 from valdrix.kernel.http.measuring import method_label
 from valdrix.kernel.http.request_id import choose_id
 from valdrix.kernel.http.yielding import COMES_LAST
@@ -129,8 +128,6 @@ def _refuse(
     RATE_LIMIT_REJECTIONS.labels(refused_by.kind).inc()
     route, status = refused_by.route, str(STATUS_BY_CODE[_CODE])
     REQUEST_COUNT.labels(method_label(method), route, status).inc()
-    if environ.get("CONTENT_LENGTH", "0") not in {"", "0"}:
-        drain(environ["wsgi.input"])
     request_id = choose_id(environ.get("HTTP_X_REQUEST_ID", ""))
     body = orjson.dumps(build_problem(_CODE, DETAIL, request_id=request_id))
     start_response(

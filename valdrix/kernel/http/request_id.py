@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Final
 
 from django.http import HttpRequest, HttpResponse
 
 from valdrix.kernel import request_context
-from valdrix.kernel.http.bodies import drain, refuse_unknown_length
+from valdrix.kernel.http.bodies import refuse_unknown_length
 from valdrix.kernel.ids import new_id
 
 HEADER: Final = "X-Request-ID"
@@ -21,11 +20,7 @@ _SOUND: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
 class RequestIdMiddleware:
-    """Gives each request its id and puts the same one on the response.
-
-    A refusal may leave a body unread. Closing the connection then would reset it, and the
-    client, still writing, would never see the answer: so the rest is read and thrown away.
-    """
+    """Gives each request its id and puts the same one on the response."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -39,8 +34,6 @@ class RequestIdMiddleware:
         finally:
             request_context.request_id.reset(token)
         response[HEADER] = request_id
-        if response.status_code >= HTTPStatus.BAD_REQUEST:
-            drain(request)
         return response
 
 
