@@ -49,7 +49,7 @@ class ProblemWorker(PatientWorker):
 
     def too_late(self) -> bytes:
         """Return the answer to who began a request and did not send the rest."""
-        self.log.warning("a request was refused unread: %s", _TOO_LATE)
+        self._note(_TOO_LATE)
         return render(_TOO_LATE, "The request did not come to its end in time.")
 
     def handle_request(self, req: Any, conn: Any) -> Any:
@@ -63,9 +63,16 @@ class ProblemWorker(PatientWorker):
         if code == "internal_error":
             self.log.error("a request failed outside the application", exc_info=exc)
         else:
-            self.log.warning("a request was refused unread: %s", code)
+            self._note(code)
         with contextlib.suppress(OSError):
             client.sendall(render(code, detail))
+
+    def _note(self, code: str) -> None:
+        # Imported where the directory of counts is known, which is so in a worker.
+        from valdrix.kernel.metrics import REQUESTS_UNREAD  # noqa: PLC0415
+
+        REQUESTS_UNREAD.labels(code).inc()
+        self.log.warning("a request was refused unread: %s", code)
 
 
 def refuse_ambiguous(headers: Sequence[tuple[str, str]], *, version: tuple[int, int]) -> None:

@@ -162,8 +162,10 @@ def test_peers_who_never_hang_up_hold_nobody_up(
 
 
 def test_who_does_not_send_the_rest_is_told_and_who_sends_nothing_is_parted_from(
+    address: Address,
     connect: Callable[..., socket.socket],
 ) -> None:
+    before = unread(address)
     half, silent = connect(LIVE), connect()
     began = time.monotonic()
 
@@ -173,6 +175,17 @@ def test_who_does_not_send_the_rest_is_told_and_who_sends_nothing_is_parted_from
     assert half.recv(1) == b""
     assert silent.recv(1) == b""
     assert SECONDS * 0.8 < time.monotonic() - began < SECONDS + 3
+    assert unread(address) == before + 1
+
+
+def unread(address: Address) -> float:
+    """Return how many requests were given up for their slowness."""
+    client = HTTPConnection(*address, timeout=30)
+    client.request("GET", "/metrics")
+    said = client.getresponse().read().decode()
+    client.close()
+    lines = (one for one in said.splitlines() if 'unread_total{code="request_timeout"}' in one)
+    return sum(float(one.split()[-1]) for one in lines)
 
 
 def test_peers_who_take_nothing_of_their_answers_hold_the_threads_for_a_time_only(

@@ -94,6 +94,11 @@ REQUESTS_LOST: Final = Counter(
     "valdrix_ops_requests_lost",
     "Requests that were in progress in a web process when it died, and got no answer.",
 )
+REQUESTS_UNREAD: Final = Counter(
+    "valdrix_ops_requests_unread",
+    "Requests that were refused before the application saw them: unreadable, too long, or half sent.",
+    ("code",),
+)
 THROTTLE_FAILURES: Final = Counter(
     "valdrix_ops_throttle_failures", "Times that counting failed and let pass.", ("store",)
 )
