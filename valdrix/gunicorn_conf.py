@@ -28,6 +28,8 @@ _BUSY: Final = mmap.mmap(-1, 256)
 # Threads of one process settle together what they ask for one tenant.
 worker_class = "valdrix.gunicorn_worker.ProblemWorker"
 limit_request_line = 8190
+# With sessions and files below the 1,024 descriptors that a process may have where nobody says more.
+worker_connections = 600
 # The system would wait for a peer that takes nothing of a file, for ever.
 sendfile = False
 

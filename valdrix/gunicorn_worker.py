@@ -37,7 +37,12 @@ _OUR_FAULT: Final = (
     errors.InvalidResponseHeader,
     errors.InvalidResponseHeaderName,
 )
-_TOO_LATE: Final = "request_timeout"
+_UNRECEIVED: Final = {
+    "request_timeout": "The request did not come to its end in time.",
+    "malformed_request": "The request cannot be read.",
+    "header_fields_too_large": "The request has too many header fields, or too long ones.",
+    "uri_too_long": "The request's target is too long.",
+}
 _SAID_ONCE: Final = frozenset({"IDEMPOTENCY-KEY", "X-TFC-TASK-SIGNATURE"})
 """Beside them every attribute of an event; two credentials are refused by who judges them."""
 _EVENT_PREFIX: Final = "CE-"
@@ -47,10 +52,10 @@ _HTTP_1_1: Final = (1, 1)
 class ProblemWorker(PatientWorker):
     """Answers a request that cannot be read with a problem document, and then closes."""
 
-    def too_late(self) -> bytes:
-        """Return the answer to who began a request and did not send the rest."""
-        self._note(_TOO_LATE)
-        return render(_TOO_LATE, "The request did not come to its end in time.")
+    def refuse(self, code: str) -> bytes:
+        """Return the answer to a request that no thread gets."""
+        self._note(code)
+        return render(code, _UNRECEIVED[code])
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request, unless its header says twice what is said once, or not what it must."""
@@ -72,7 +77,9 @@ class ProblemWorker(PatientWorker):
         from valdrix.kernel.metrics import REQUESTS_UNREAD  # noqa: PLC0415
 
         REQUESTS_UNREAD.labels(code).inc()
-        self.log.warning("a request was refused unread: %s", code)
+        # A flood of half requests is counted, and does not fill the log.
+        say = self.log.debug if code == "request_timeout" else self.log.warning
+        say("a request was refused unread: %s", code)
 
 
 def refuse_ambiguous(headers: Sequence[tuple[str, str]], *, version: tuple[int, int]) -> None:

@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from http.client import HTTPConnection
 
 import pytest
@@ -18,7 +19,7 @@ from tests.factories.headroom import Shop
 from tests.factories.tenants import World
 from tests.integration.impatient import SECONDS, THREADS
 from tests.integration.test_http_conventions import PROJECT, server_environment
-from valdrix.gunicorn_connections import WHOLE_BYTES, is_whole
+from valdrix.gunicorn_connections import WHOLE_BYTES
 
 MANY = 4 * THREADS
 SOON_SECONDS = 1.0
@@ -128,14 +129,12 @@ def question(tenant: World) -> bytes:
         b"POST " + GATE.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
         LIVE + b"\r\n" + LIVE,
         b"\r\n",
+        b"\r\n\r\n",
+        LIVE + b"A: b\r\n" * 12_000,
     ],
     ids=[
-        "nothing",
-        "part-of-a-line",
-        "part-of-a-head",
-        "part-of-a-body",
-        "one-and-a-part",
-        "an-end",
+        *("nothing", "part-of-a-line", "part-of-a-head", "part-of-a-body", "one-and-a-part"),
+        *("an-end", "two-ends", "a-head-without-end"),
     ],
 )
 def test_peers_who_do_not_send_the_rest_hold_nobody_up(
@@ -295,31 +294,69 @@ def test_a_short_body_that_nobody_wants_leaves_the_connection_to_the_next_reques
     client.close()
 
 
-HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+@pytest.mark.parametrize("kind", ["trailer", "chunk", "expected"])
+def test_peers_who_trickle_what_nobody_reads_hold_nobody_up(
+    address: Address, connect: Callable[..., socket.socket], kind: str
+) -> None:
+    head = f"POST {GATE} HTTP/1.1\r\nHost: localhost\r\n".encode()
+    begun = {
+        "trailer": head + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+        "chunk": head + b"Transfer-Encoding: chunked\r\n\r\n5;a=",
+        "expected": head + b"Content-Length: 60000\r\nExpect: 100-continue\r\n\r\n",
+    }[kind]
+    peers = [connect(begun) for _ in range(MANY)]
+    ends_at = time.monotonic() + 1.5
+    while time.monotonic() < ends_at:
+        for peer in peers:
+            with suppress(OSError):
+                peer.send(b"x")
+        answers_soon(address)
 
 
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (b"", False),
-        (HEAD, False),
-        (HEAD + b"\r\n", True),
-        (HEAD + b"Content-Length: 3\r\n\r\n", False),
-        (HEAD + b"Content-Length: 3\r\n\r\nab", False),
-        (HEAD + b"content-length:3\r\n\r\nabc", True),
-        (HEAD + b"CONTENT-LENGTH:\t3 \r\n\r\nab", False),
-        (HEAD + b"Content-Length: 0\r\n\r\n", True),
-        (HEAD + b"Content-Length: x\r\n\r\n", True),
-        (HEAD + b"Content-Length: -3\r\n\r\n", True),
-        (HEAD + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n", True),
-        (HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", True),
-        (HEAD + b"X-Content-Length: 3\r\n\r\n", True),
-        (HEAD + b"Content-Length: 999999\r\n\r\n", False),
-        (HEAD + b"Content-Length: 999999\r\n\r\n" + b"x" * WHOLE_BYTES, True),
-        (HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", False),
-        (b"x" * WHOLE_BYTES, False),
-        (b"x" * (WHOLE_BYTES + 1), True),
-    ],
-)
-def test_what_a_thread_can_read_without_waiting(data: bytes, *, expected: bool) -> None:
-    assert is_whole(data) is expected
+@pytest.mark.parametrize("length", [WHOLE_BYTES - 1, WHOLE_BYTES, 8 * WHOLE_BYTES])
+def test_what_an_answer_says_of_the_connection_is_so(address: Address, length: int) -> None:
+    client = HTTPConnection(*address, timeout=30)
+    for _ in range(2):
+        client.request("POST", GATE, b" " * length, {"Content-Type": "application/json"})
+        answer = client.getresponse()
+        answer.read()
+        assert (answer.status, answer.will_close) == (401, length > WHOLE_BYTES)
+    client.close()
+
+
+def test_a_chunked_body_is_answered_once(connect: Callable[..., socket.socket]) -> None:
+    head = f"POST {GATE} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    peer = connect(head.encode() + b"zz\r\n")
+
+    assert read_answer(peer)[0] == 411
+    assert peer.recv(1) == b""
+
+
+@pytest.mark.parametrize("length", [1_000, 3 * WHOLE_BYTES])
+def test_a_body_that_breaks_off_is_no_shorter_body(
+    connect: Callable[..., socket.socket], tenant: World, question: bytes, length: int
+) -> None:
+    whole = question + b" " * (length - len(question))
+    peer = connect(ask_gate(tenant.owner.key, whole) + whole[:-1])
+    peer.shutdown(socket.SHUT_WR)
+
+    status, said = read_answer(peer)
+
+    code = "malformed_request" if length < WHOLE_BYTES else "malformed_body"
+    assert (status, json.loads(said)["code"]) == (400, code)
+
+
+def test_a_cost_file_that_breaks_off_is_not_taken(
+    connect: Callable[..., socket.socket], tenant: World
+) -> None:
+    day = datetime.now(UTC).date().isoformat()
+    rows = "".join(f"shop,dev,{day},1.00,service{number}\n" for number in range(20_000))
+    whole = f"project_id,environment,date,amount_usd,service\n{rows}".encode()
+    lines = ["POST /api/v1/enforcement/costs HTTP/1.1", "Host: localhost", "Content-Type: text/csv"]
+    lines += [f"Authorization: Bearer {tenant.admin.key}", f"Content-Length: {len(whole)}", "", ""]
+    peer = connect("\r\n".join(lines).encode() + whole[: -len("shop,dev")])
+    peer.shutdown(socket.SHUT_WR)
+
+    status, said = read_answer(peer)
+
+    assert (status, json.loads(said)["code"]) == (400, "malformed_body")

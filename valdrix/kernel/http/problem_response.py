@@ -90,7 +90,9 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> HttpResponse:
         return problem_response("body_too_large", "The body is too large.")
     if isinstance(error, UnreadablePostError):
         log.warning("a body did not come to its end: %s", type(error.__cause__).__name__)
-        return problem_response("request_timeout", "The body did not come to its end in time.")
+        if isinstance(error.__cause__, BlockingIOError):
+            return problem_response("request_timeout", "The body did not come to its end in time.")
+        return problem_response("malformed_body", "The body broke off before its end.")
     if isinstance(error, exceptions.APIException):
         return _from_api_exception(error)
     if isinstance(error, DatabaseError | InterfaceError):
