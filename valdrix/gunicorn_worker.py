@@ -18,30 +18,25 @@ from valdrix.gunicorn_connections import PatientWorker
 from valdrix.kernel.ids import new_id
 from valdrix.kernel.problems import CONTENT_TYPE, STATUS_BY_CODE, build_problem
 
-_BY_KIND: Final[tuple[tuple[type[Exception], str, str], ...]] = (
-    (errors.LimitRequestLine, "uri_too_long", "The request's target is too long."),
-    (
-        errors.LimitRequestHeaders,
-        "header_fields_too_large",
-        "The request has too many header fields, or too long ones.",
-    ),
-    (errors.ExpectationFailed, "expectation_failed", "Only 100-continue can be expected."),
-    (
-        errors.UnsupportedTransferCoding,
-        "length_required",
-        "Send the body with a Content-Length.",
-    ),
+_BY_KIND: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (errors.ConfigurationProblem, "internal_error"),
+    (errors.InvalidResponseHeader, "internal_error"),
+    (errors.InvalidResponseHeaderName, "internal_error"),
+    (errors.LimitRequestLine, "uri_too_long"),
+    (errors.LimitRequestHeaders, "header_fields_too_large"),
+    (errors.ExpectationFailed, "expectation_failed"),
+    (errors.UnsupportedTransferCoding, "length_required"),
+    (errors.ParseException, "malformed_request"),
 )
-_OUR_FAULT: Final = (
-    errors.ConfigurationProblem,
-    errors.InvalidResponseHeader,
-    errors.InvalidResponseHeaderName,
-)
-_UNRECEIVED: Final = {
-    "request_timeout": "The request did not come to its end in time.",
-    "malformed_request": "The request cannot be read.",
-    "header_fields_too_large": "The request has too many header fields, or too long ones.",
+"""The first that fits; what is none of them is our fault, too."""
+_DETAIL: Final = {
     "uri_too_long": "The request's target is too long.",
+    "header_fields_too_large": "The request has too many header fields, or too long ones.",
+    "expectation_failed": "Only 100-continue can be expected.",
+    "length_required": "Send the body with a Content-Length.",
+    "malformed_request": "The request cannot be read.",
+    "request_timeout": "The request did not come to its end in time.",
+    "internal_error": "A fault of Valdrix; it is logged.",
 }
 _SAID_ONCE: Final = frozenset({"IDEMPOTENCY-KEY", "X-TFC-TASK-SIGNATURE"})
 """Beside them every attribute of an event; two credentials are refused by who judges them."""
@@ -55,7 +50,7 @@ class ProblemWorker(PatientWorker):
     def refuse(self, code: str) -> bytes:
         """Return the answer to a request that no thread gets."""
         self._note(code)
-        return render(code, _UNRECEIVED[code])
+        return render(code, _DETAIL[code])
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request, unless its header says twice what is said once, or not what it must."""
@@ -103,12 +98,8 @@ def refuse_ambiguous(headers: Sequence[tuple[str, str]], *, version: tuple[int, 
 
 def refusal_of(error: BaseException) -> tuple[str, str]:
     """Return the code of a refusal and what is said of it; the sender's own text is not echoed."""
-    for kind, code, detail in _BY_KIND:
-        if isinstance(error, kind):
-            return code, detail
-    if isinstance(error, errors.ParseException) and not isinstance(error, _OUR_FAULT):
-        return "malformed_request", "The request cannot be read."
-    return "internal_error", "A fault of Valdrix; it is logged."
+    code = next((code for kind, code in _BY_KIND if isinstance(error, kind)), "internal_error")
+    return code, _DETAIL[code]
 
 
 def render(code: str, detail: str) -> bytes:
