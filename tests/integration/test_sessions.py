@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import psycopg
@@ -91,6 +92,13 @@ def end_session(pid: int) -> None:
         elsewhere(end)
     finally:
         IDLE.are_shared = True
+
+
+def grow_old(pid: int) -> None:
+    """Let the time of a session that nobody has be over."""
+    idle = IDLE._idle["default"]
+    (place,) = (i for i, one in enumerate(idle) if one.connection.info.backend_pid == pid)
+    idle[place] = replace(idle[place], close_at=time.monotonic())
 
 
 def _alive(*pids: int) -> set[int]:
@@ -422,40 +430,35 @@ def test_a_limit_that_ends_while_a_session_is_taken_cuts_it(
     assert time.monotonic() - began < 4
 
 
-def test_a_session_that_is_too_old_is_closed_and_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0.1)
+def test_a_session_that_is_too_old_is_closed_and_not_taken() -> None:
     pid = own_pid()
-    time.sleep(0.3)
+    grow_old(pid)
 
     assert own_pid() != pid
+    _wait_until_gone(pid)
 
 
-def test_what_a_rush_opened_and_nobody_takes_is_closed_when_it_is_too_old(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_a_rush_opened_and_nobody_takes_is_closed_when_it_is_too_old() -> None:
     with django_transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (young,) = cursor.fetchone()
-        monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0.1)
         old = elsewhere(own_pid)
     assert _alive(young, old) == {young, old}
-    time.sleep(0.3)
+    grow_old(old)
 
     assert own_pid() == young
     _wait_until_gone(old)
     assert _alive(young) == {young}
 
 
-def test_one_that_is_too_old_is_closed_though_others_wait_longer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_one_that_is_too_old_is_closed_though_others_wait_longer() -> None:
     with django_transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (young,) = cursor.fetchone()
         lowest = elsewhere(own_pid)
         with_it = threading.Barrier(2)
 
-        def old() -> int:
+        def keep() -> int:
             with django_transaction.atomic(), connection.cursor() as cursor:
                 cursor.execute("SELECT pg_backend_pid()")
                 with_it.wait(timeout=20)
@@ -464,17 +467,16 @@ def test_one_that_is_too_old_is_closed_though_others_wait_longer(
 
         # The lowest is taken, so that this one is opened, and given back above it.
         with ThreadPoolExecutor(2) as pool:
-            keeps = pool.submit(old)
+            keeps = pool.submit(keep)
             with_it.wait(timeout=20)
-            monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0.1)
-            short_lived = elsewhere(own_pid)
+            old = elsewhere(own_pid)
             with_it.wait(timeout=20)
             assert keeps.result(timeout=20) == lowest
             pool.submit(connections.close_all).result(timeout=20)
-    time.sleep(0.3)
+    grow_old(old)
 
     assert own_pid() == young
-    _wait_until_gone(short_lived)
+    _wait_until_gone(old)
     assert _alive(young, lowest) == {young, lowest}
 
 
