@@ -5,16 +5,19 @@ waits for the rest; and the one thread that looks after all connections waits up
 peer that does not close its own end. So a few strangers who send half a request, or never hang up, stop
 the whole process.
 
-Here that one thread receives requests, and parts from peers, without waiting for anyone. A thread gets a
-request when it is there as a whole, of a long body the beginning; what it still reads or sends then has
-to go on within a time.
+Here nobody waits for a peer. A thread takes the first look at what comes on a connection, and answers it
+where it is a whole request, of a long body the beginning; what it still reads or sends then has to go on
+within a time. The one thread goes on with what came in part, and parts from peers.
+
+Whoever asks the system for something lets go of the interpreter, and the one thread, which has to get it
+back from all the others, is what every connection waits for: it asks for next to nothing while requests
+come whole.
 """
 
 from __future__ import annotations
 
 import errno
 import re
-import selectors
 import socket
 import struct
 import time
@@ -26,6 +29,7 @@ from typing import Any, Final
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from valdrix.gunicorn_poller import Poller
 from valdrix.kernel.warm_threads import WarmThreads
 
 RECEIVE_SECONDS: Final = 10.0
@@ -48,6 +52,8 @@ _MAY_BEGIN: Final = re.compile(rb"[A-Za-z\r\n]")
 _NOBODY_THERE: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED})
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _STALL: Final = struct.pack("@ll", int(STALL_SECONDS), 0)
+_GONE: Final = object()
+"""What is left of a connection whose peer hung up: nothing to send, nobody to wait for."""
 
 
 class Received:
@@ -116,16 +122,46 @@ class _Parting:
     left: int = _PARTING_BYTES
 
 
+class Peer(socket.socket):
+    """A connection that always waits, and asks the system for a time-out when there is a new one only."""
+
+    def settimeout(self, value: float | None) -> None:
+        """Have a time-out, unless it is the one there is."""
+        if value != self.gettimeout():
+            super().settimeout(value)
+
+    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - the standard library's own
+        """Have none, or be one that does not wait."""
+        self.settimeout(None if flag else 0.0)
+
+    def take(self) -> bytes | None:
+        """Return what is there, nothing where the peer has ended, None where nothing is there yet.
+
+        :raises OSError: when the connection is broken.
+        """
+        try:
+            return self.recv(_PIECE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+
 class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
-    """Receives requests and parts from peers in its main thread, which waits for none of them."""
+    """Gives threads what is there, and waits for nobody; connections with TLS are gunicorn's own matter.
+
+    A connection is in one of three tables, or a thread's: it waits for a request (``keepalived_conns``, or
+    ``_receiving`` before the first), for the rest of one (``_receiving``), or for the peer to hang up.
+    """
+
+    poller: Any
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._receiving: dict[TConn, Received] = {}
         self._parting: dict[TConn, _Parting] = {}
-        # A connection is in it from the moment a thread is to have it, or found more than it wanted.
-        self._begun: dict[TConn, bytes] = {}
+        # What came of a request that a thread is to answer, or could not answer yet.
+        self._begun: dict[TConn, Received] = {}
         self._looked_at = 0.0
+        self._notified_at = 0.0
         self._stops_since: float | None = None
 
     def get_thread_pool(self) -> WarmThreads:
@@ -136,11 +172,23 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         """Return the answer to a request that no thread gets."""
         raise NotImplementedError
 
-    # What follows runs in the main thread, up to `handle`. An event may come that belongs to what a
-    # connection was doing before another event of the same moment: then nothing is to be done.
+    # What follows runs in the main thread, up to `enqueue_req`.
+
+    def run(self) -> None:
+        """Serve until the end."""
+        self.poller.close()
+        self.poller = Poller()
+        super().run()
+
+    def notify(self) -> None:
+        """Tell the master that this process lives, a few times a second."""
+        now = time.monotonic()
+        if now - self._notified_at >= _LOOK_SECONDS:
+            self._notified_at = now
+            super().notify()
 
     def accept(self, listener: socket.socket) -> None:
-        """Take a connection, and receive its first request."""
+        """Take a connection, and give up the oldest where too many have sent nothing yet."""
         if self.cfg.is_ssl:
             super().accept(listener)
             return
@@ -155,59 +203,72 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         self.nr_conns += 1
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             client.setsockopt(socket.SOL_SOCKET, option, _STALL)
-        self._receive_next(TConn(self.cfg, client, address, listener.getsockname()))
-
-    def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
-        """Receive what comes on a connection that waited for its next request."""
-        if self.cfg.is_ssl:
-            super().on_client_socket_readable(conn, client)
-            return
-        self.keepalived_conns.remove(conn)
+        peer = Peer(client.family, client.type, client.proto, fileno=client.detach())
+        conn = TConn(self.cfg, peer, address, listener.getsockname())
+        peer.settimeout(None)
         self._receiving[conn] = Received(time.monotonic())
-        self.poller.modify(client, selectors.EVENT_READ, partial(self._receive, conn))
-        self._receive(conn, client)
+        self.poller.add(peer, partial(self._go_on, conn))
+        self._displace()
 
-    def _receive_next(self, conn: TConn, data: bytes = b"") -> None:
-        """Begin to receive a request, and give up the oldest where too many are being received."""
-        conn.sock.settimeout(0)
-        self._receiving[conn] = Received(time.monotonic(), data)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._receive, conn))
-        fault = self._receiving[conn].fault
-        if fault is not None:
-            self._turn_away(conn, fault)
-        elif len(self._receiving) > self.cfg.worker_connections // 2:
-            self._give_up(next(iter(self._receiving)))
+    def _go_on(self, conn: TConn, _: socket.socket) -> None:
+        """Take an event of a connection, which has no other one until it is armed again.
 
-    def _receive(self, conn: TConn, client: socket.socket) -> None:
-        """Take what is there, and hand the request over when it is complete."""
+        It may belong to what the connection was doing before another event of the same moment: a
+        connection that is in no table is a thread's, or closed.
+        """
         received = self._receiving.get(conn)
-        if received is None:
-            return
-        try:
-            piece = client.recv(_PIECE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._end_receiving(conn)
-            self._close(conn)
-            return
-        if piece and not received.data:
-            received.since = time.monotonic()
-        received.add(piece)
-        fault = received.fault
-        if fault is None and received.is_whole:
-            self._end_receiving(conn)
-            self._begun[conn] = bytes(received.data)
+        if received is not None and received.data:
+            self._receive(conn, received)
+        elif received is not None:
+            del self._receiving[conn]
             self.enqueue_req(conn)
-        elif fault is not None or (received.data and not piece):
-            self._turn_away(conn, fault or "malformed_request")
-        elif not piece:
-            self._end_receiving(conn)
-            self._close(conn)
+        elif conn in self._parting:
+            self._discard(conn)
+        else:
+            try:
+                self.keepalived_conns.remove(conn)
+            except ValueError:
+                return
+            self.enqueue_req(conn)
 
-    def _end_receiving(self, conn: TConn) -> None:
-        del self._receiving[conn]
-        self.poller.unregister(conn.sock)
+    def _receive_rest(self, conn: TConn, received: Received) -> None:
+        """Wait for the rest of a request."""
+        self._receiving[conn] = received
+        if received.fault is not None:
+            self._turn_away(conn, received.fault)
+            return
+        self.poller.arm(conn.sock)
+        self._displace()
+
+    def _displace(self) -> None:
+        """Give up the oldest where too many requests are waited for."""
+        if len(self._receiving) > self.cfg.worker_connections // 2:
+            oldest = next(iter(self._receiving))
+            self._give_up(oldest, self._receiving[oldest])
+
+    def _receive(self, conn: TConn, received: Received) -> None:
+        """Take what is there, and hand the request over when it is complete."""
+        try:
+            piece = conn.sock.take()
+        except OSError:
+            del self._receiving[conn]
+            self._close(conn)
+            return
+        if piece is None:
+            self.poller.arm(conn.sock)
+            return
+        received.add(piece)
+        if received.fault is not None or (received.data and not piece):
+            self._turn_away(conn, received.fault or "malformed_request")
+        elif received.is_whole:
+            del self._receiving[conn]
+            self._begun[conn] = received
+            self.enqueue_req(conn)
+        elif piece:
+            self.poller.arm(conn.sock)
+        else:
+            del self._receiving[conn]
+            self._close(conn)
 
     def murder_pending(self) -> None:
         """Give up those who are too late: with their request, or with hanging up."""
@@ -221,97 +282,140 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         stops = self._stops_since is not None and now - self._stops_since >= STOPPING_SECONDS
         for conn, received in list(self._receiving.items()):
             if stops or now - received.since >= RECEIVE_SECONDS:
-                self._give_up(conn)
+                self._give_up(conn, received)
         for conn, parting in list(self._parting.items()):
             if now - parting.last >= PARTING_SECONDS or now - parting.since >= MOST_PARTING_SECONDS:
                 self._part_for_good(conn)
 
-    def _give_up(self, conn: TConn) -> None:
+    def _give_up(self, conn: TConn, received: Received) -> None:
         """Part from who is too late, unless the rest has come meanwhile."""
-        self._receive(conn, conn.sock)
-        received = self._receiving.get(conn)
-        if received is not None and received.data:
+        self._receive(conn, received)
+        if conn not in self._receiving:
+            return
+        if received.data:
             self._turn_away(conn, "request_timeout")
-        elif received is not None:
-            self._end_receiving(conn)
+        else:
+            del self._receiving[conn]
             self._part_from(conn)
 
     def _turn_away(self, conn: TConn, code: str) -> None:
-        self._end_receiving(conn)
+        del self._receiving[conn]
         try:
-            conn.sock.send(self.refuse(code))
+            conn.sock.send(self.refuse(code), socket.MSG_DONTWAIT)
         except OSError:
             self._close(conn)
         else:
             self._part_from(conn)
 
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Close connections that wait for a request by a moment at the latest; others begin meanwhile."""
+        for conn in list(self.keepalived_conns):
+            conn.timeout = min(conn.timeout, deadline)
+
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
-        """Receive the next request of a connection whose last one was answered, or part from it."""
-        begun = self._begun.pop(conn, None)
-        if fs.cancelled() or fs.exception() is not None or not fs.result():
-            self._part_from(conn)
-        elif begun is None:
+        """Go on with a connection that a thread is done with."""
+        if self.cfg.is_ssl:
             super().finish_request(conn, fs)
+            return
+        begun = self._begun.pop(conn, None)
+        error = None if fs.cancelled() else fs.exception()
+        if error is not None:
+            self.log.error("a connection failed outside the application", exc_info=error)
+        if error is not None or fs.cancelled() or not fs.result():
+            self._part_from(conn)
+        elif fs.result() is _GONE:
+            self._close(conn)
+        elif begun is not None:
+            self._receive_rest(conn, begun)
         else:
-            self._receive_next(conn, begun)
+            self._rest(conn)
 
     def _part_from(self, conn: TConn) -> None:
         """Say that nothing more is sent, and let the peer hang up; RFC 9112, 9.6."""
         try:
-            conn.sock.settimeout(0)
             conn.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._close(conn)
             return
         now = time.monotonic()
         self._parting[conn] = _Parting(now, now)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._discard, conn))
+        self.poller.arm(conn.sock)
         if len(self._parting) > self.cfg.worker_connections // 4:
             self._part_for_good(next(iter(self._parting)))
 
-    def _discard(self, conn: TConn, client: socket.socket) -> None:
-        parting = self._parting.get(conn)
-        if parting is None:
-            return
+    def _discard(self, conn: TConn) -> None:
+        parting = self._parting[conn]
         try:
-            piece = client.recv(_PIECE_BYTES)
-        except BlockingIOError:
-            return
+            piece = conn.sock.take()
         except OSError:
             piece = b""
-        parting.left -= len(piece)
-        parting.last = time.monotonic()
-        if not piece or parting.left <= 0:
+        if piece is not None:
+            parting.left -= len(piece)
+            parting.last = time.monotonic()
+        if piece == b"" or parting.left <= 0:
             self._part_for_good(conn)
+        else:
+            self.poller.arm(conn.sock)
 
     def _part_for_good(self, conn: TConn) -> None:
         del self._parting[conn]
-        self.poller.unregister(conn.sock)
         self._close(conn)
 
     def _close(self, conn: TConn) -> None:
+        # An answer that broke off has closed it.
+        if conn.sock.fileno() >= 0:
+            self.poller.unregister(conn.sock)
         self.nr_conns -= 1
         conn.close()
 
+    def enqueue_req(self, conn: TConn) -> None:
+        """Give a connection to a thread."""
+        if self.cfg.is_ssl:
+            super().enqueue_req(conn)
+        else:
+            self.tpool.submit(self.handle, conn).add_done_callback(partial(self._answered, conn))
+
     # What follows runs in a thread that answers.
+
+    def _answered(self, conn: TConn, fs: Future[Any]) -> None:
+        """Let a connection wait for its next request; anything else is for the main thread to see to."""
+        is_kept = not fs.cancelled() and fs.exception() is None and fs.result() is True
+        if is_kept and self.alive and conn not in self._begun:
+            self._rest(conn)
+        else:
+            self.method_queue.defer(self.finish_request, conn, fs)
+
+    def _rest(self, conn: TConn) -> None:
+        """Let a connection wait for its next request; of a process that stops, for a moment only."""
+        conn.set_timeout()
+        self.keepalived_conns.append(conn)
+        if not self.alive:
+            conn.timeout = min(conn.timeout, time.monotonic() + STOPPING_SECONDS)
+        self.poller.arm(conn.sock)
 
     def handle(self, conn: TConn) -> Any:
         """Answer a request that is there, and those that came with it."""
-        while True:
-            received = self._begun.pop(conn, None)
-            if received is not None:
-                conn.data_ready = True
-                conn.sock.settimeout(None)
-                conn.init()
-                conn.parser.unreader.unread(received)
-            if not super().handle(conn):
+        if self.cfg.is_ssl:
+            return super().handle(conn)
+        received = self._begun.pop(conn, None) or _look(conn.sock)
+        if received is None:
+            return _GONE
+        while received.fault is None and received.is_whole:
+            conn.data_ready = True
+            conn.init()
+            conn.parser.unreader.unread(received.data)
+            if not self.answer(conn):
                 return False
             more = conn.parser.unreader.take_buffered()
             if not more:
                 return True
-            self._begun[conn] = more
-            if not Received(0.0, more).is_whole:
-                return True
+            received = Received(time.monotonic(), more)
+        self._begun[conn] = received
+        return True
+
+    def answer(self, conn: TConn) -> bool:
+        """Answer one request, and tell whether the connection can have another one."""
+        return bool(super().handle(conn))
 
     def handle_request(self, req: Any, conn: TConn) -> Any:
         """Answer a request; with one whose body is not all there the connection ends.
@@ -328,6 +432,15 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:  # noqa: FBT001 - gunicorn's own
         """Tell whether a connection can have another request: what nobody read of this one is there."""
         return bool(keepalive and conn.parser.finish_body())
+
+
+def _look(peer: Peer) -> Received | None:
+    """Return what is there of a request, or None where the peer is gone."""
+    try:
+        piece = peer.take()
+    except OSError:
+        return None
+    return None if piece == b"" else Received(time.monotonic(), piece or b"")
 
 
 def _read_on(chunk: Callable[..., bytes], size_hint: int | None = None) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import selectors
 import socket
 import time
@@ -12,7 +14,14 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
-from valdrix.gunicorn_connections import WHOLE_BYTES, PatientWorker, Received
+from valdrix.gunicorn_connections import (
+    STOPPING_SECONDS,
+    WHOLE_BYTES,
+    PatientWorker,
+    Peer,
+    Received,
+)
+from valdrix.gunicorn_poller import Poller
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -67,14 +76,14 @@ def test_what_is_wrong_before_a_request_is_there(data: bytes, fault: str | None)
 
 
 class Worker(PatientWorker):
-    """A worker without a master, whose threads are never given anything."""
+    """A worker without a master and threads, which notes what it would answer."""
 
     def __init__(self, connections: int) -> None:
         config = Config()
         config.set("worker_connections", connections)
         config.set("threads", 2)
         super().__init__(1, 0, [], None, 30, config, None)
-        self.poller = selectors.DefaultSelector()
+        self.poller = Poller()
         self.method_queue.init()
         self.poller.register(
             self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks
@@ -82,12 +91,19 @@ class Worker(PatientWorker):
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.sockets = [self.listener]
         self.set_accept_enabled(True)
-        self.given: list[Any] = []
+        self.asked: list[bytes] = []
         self.peers: list[socket.socket] = []
 
     def enqueue_req(self, conn: Any) -> None:
-        """Note who would be answered."""
-        self.given.append(conn)
+        """Do at once what a thread would."""
+        done: Future[Any] = Future()
+        done.set_result(self.handle(conn))
+        self._answered(conn, done)
+
+    def answer(self, conn: Any) -> bool:
+        """Note what is asked, and go on with the connection."""
+        self.asked.append(conn.parser.unreader.take_buffered())
+        return True
 
     def refuse(self, code: str) -> bytes:
         """Return the code."""
@@ -110,7 +126,7 @@ class Worker(PatientWorker):
 
     def close(self) -> None:
         """Close everything."""
-        for conn in {*self._receiving, *self._parting, *self.given}:
+        for conn in {*self._receiving, *self._parting, *self.keepalived_conns}:
             conn.close()
         for peer in self.peers:
             peer.close()
@@ -154,7 +170,7 @@ def test_who_is_parted_from_may_hang_up_at_the_same_moment(worker: Worker) -> No
         worker.turn()
     connections = list(worker._receiving)
     for conn in connections:
-        worker._end_receiving(conn)
+        del worker._receiving[conn]
     for conn in connections[:2]:
         fail(worker, conn)
     worker.turn()
@@ -172,7 +188,7 @@ def test_a_stop_answers_what_was_sent_before(worker: Worker) -> None:
 
     worker.turn(3)
 
-    assert len(worker.given) == 1
+    assert worker.asked == [HEAD + b"\r\n"]
 
 
 def test_a_stop_gives_the_rest_a_moment(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +218,7 @@ def test_a_crowd_that_comes_at_once_is_read_before_any_is_given_up(worker: Worke
 
     worker.turn(12)
 
-    assert len(worker.given) == 8
+    assert worker.asked == [HEAD + b"\r\n"] * 8
 
 
 @pytest.mark.parametrize(
@@ -222,6 +238,132 @@ def test_no_thread_gets_what_is_no_request(worker: Worker, sent: bytes, answer: 
 
     worker.turn(8)
 
-    assert worker.given == []
+    assert worker.asked == []
     assert peer.recv(99) == answer
     assert worker.nr_conns == 0
+
+
+def test_a_connection_waits_for_its_next_request_without_the_main_thread(worker: Worker) -> None:
+    peer = worker.connect(HEAD + b"\r\n")
+    worker.turn(2)
+    assert len(worker.keepalived_conns) == 1
+
+    peer.sendall(HEAD + b"A: b\r\n\r\n")
+    worker.turn()
+
+    assert worker.asked == [HEAD + b"\r\n", HEAD + b"A: b\r\n\r\n"]
+    assert worker.nr_conns == len(worker.keepalived_conns) == 1
+
+
+def test_an_event_of_a_connection_that_a_thread_has_is_none(worker: Worker) -> None:
+    peer = worker.connect(HEAD + b"\r\n")
+    worker.turn(2)
+    conn = worker.keepalived_conns.popleft()
+    peer.sendall(HEAD + b"\r\n")
+    worker.turn()
+    assert len(worker.asked) == 1
+
+    worker._rest(conn)
+    worker.turn()
+
+    assert len(worker.asked) == 2
+
+
+def test_a_request_whose_rest_came_while_it_was_looked_at_is_whole(worker: Worker) -> None:
+    peer = worker.connect(HEAD)
+    worker.turn(3)
+    (conn,) = worker._receiving
+    received = worker._receiving.pop(conn)
+    peer.sendall(b"\r\n")
+    worker.turn()
+    assert worker.asked == []
+
+    worker._receive_rest(conn, received)
+    worker.turn()
+
+    assert worker.asked == [HEAD + b"\r\n"]
+
+
+def test_a_look_that_finds_nothing_waits_on(worker: Worker) -> None:
+    peer = worker.connect()
+    worker.turn()
+    (conn,) = worker._receiving
+    del worker._receiving[conn]
+    worker.enqueue_req(conn)
+    worker.turn()
+    assert worker.asked == []
+    assert list(worker._receiving) == [conn]
+
+    peer.sendall(HEAD + b"\r\n")
+    worker.turn()
+
+    assert worker.asked == [HEAD + b"\r\n"]
+
+
+def test_who_hangs_up_between_two_requests_is_let_go_of_at_once(worker: Worker) -> None:
+    peer = worker.connect(HEAD + b"\r\n")
+    worker.turn(2)
+    peer.close()
+
+    worker.turn(2)
+
+    assert (worker.nr_conns, worker._parting) == (0, {})
+
+
+def test_a_connection_that_an_answer_closed_is_counted_no_more(worker: Worker) -> None:
+    worker.connect(HEAD + b"\r\n")
+    worker.turn(2)
+    conn = worker.keepalived_conns.popleft()
+    conn.sock.close()
+    fail(worker, conn)
+
+    worker.turn()
+    worker.connect(HEAD + b"\r\n")
+    worker.turn(2)
+
+    assert (worker.nr_conns, len(worker.asked)) == (1, 2)
+
+
+def test_one_that_begins_to_wait_while_the_process_stops_waits_a_moment(worker: Worker) -> None:
+    peer = worker.connect(HEAD + b"\r\n")
+    worker.alive = False
+
+    worker.turn(3)
+
+    (conn,) = worker.keepalived_conns
+    assert conn.timeout <= time.monotonic() + STOPPING_SECONDS
+    peer.sendall(HEAD + b"\r\n")
+    worker.turn(2)
+    assert (len(worker.asked), len(worker.keepalived_conns)) == (2, 1)
+
+
+def test_a_fault_in_a_thread_is_logged_and_ends_the_connection(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.log = logging.getLogger("gunicorn.error")
+    peer = worker.connect(HEAD + b"\r\n")
+    worker.turn(2)
+    failed: Future[bool] = Future()
+    failed.set_exception(SystemExit(3))
+    with caplog.at_level("ERROR", logger="gunicorn.error"):
+        worker._answered(worker.keepalived_conns.popleft(), failed)
+        worker.turn()
+
+    assert caplog.messages == ["a connection failed outside the application"]
+    assert peer.recv(1) == b""
+
+
+def test_a_peer_that_is_told_its_time_out_again_asks_nobody() -> None:
+    ours, theirs = socket.socketpair()
+    with Peer(fileno=ours.detach()) as peer, theirs:
+        assert peer.take() is None
+        peer.setblocking(False)
+        assert peer.gettimeout() == 0.0
+        os.set_blocking(peer.fileno(), True)
+        peer.settimeout(0.0)
+        assert os.get_blocking(peer.fileno())
+        peer.setblocking(True)
+        theirs.send(b"x")
+        assert peer.take() == b"x"
+        theirs.close()
+        assert peer.take() == b""
