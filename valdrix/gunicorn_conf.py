@@ -11,7 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from valdrix.gunicorn_connections import PatientWorker
 from valdrix.gunicorn_log import FORMAT, AccessLogger
+from valdrix.gunicorn_turns import Counts
 from valdrix.kernel.http.yielding import MACHINE
 from valdrix.kernel.postgresql.sessions import IDLE as SESSIONS
 
@@ -24,6 +26,7 @@ COLLECT_AFTER: Final = 20_000
 
 _BUSY: Final = mmap.mmap(-1, 256)
 """A byte a worker, in memory that all of them share: how much it has in progress."""
+_CONNECTIONS: Final = Counts()
 
 # Threads of one process settle together what they ask for one tenant.
 worker_class = "valdrix.gunicorn_worker.ProblemWorker"
@@ -50,8 +53,10 @@ def on_starting(server: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's own signature
-    """Give the worker its cell among those of the others."""
+    """Give the worker its cells among those of the others."""
     MACHINE.share(_BUSY, worker.age % len(_BUSY))
+    if isinstance(worker, PatientWorker):
+        worker.share(_CONNECTIONS)
 
 
 def post_worker_init(worker: Any) -> None:  # noqa: ARG001 - gunicorn's own signature
@@ -70,6 +75,7 @@ def post_worker_init(worker: Any) -> None:  # noqa: ARG001 - gunicorn's own sign
 
 def child_exit(server: Any, worker: Any) -> None:
     """Drop a dead worker's gauges, and tell what it had in progress; what it counted stays counted."""
+    _CONNECTIONS.remove(worker.age)
     place = worker.age % len(_BUSY)
     lost, _BUSY[place] = _BUSY[place], 0
     if lost:

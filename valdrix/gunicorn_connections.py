@@ -30,6 +30,7 @@ from typing import Any, Final
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from valdrix.gunicorn_poller import Poller
+from valdrix.gunicorn_turns import Counts, Turns
 from valdrix.kernel.warm_threads import WarmThreads
 
 RECEIVE_SECONDS: Final = 10.0
@@ -160,6 +161,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         self._parting: dict[TConn, _Parting] = {}
         # What came of a request that a thread is to answer, or could not answer yet.
         self._begun: dict[TConn, Received] = {}
+        self._turns = Turns(Counts(), self.age)
         self._looked_at = 0.0
         self._notified_at = 0.0
         self._stops_since: float | None = None
@@ -171,6 +173,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     def refuse(self, code: str) -> bytes:
         """Return the answer to a request that no thread gets."""
         raise NotImplementedError
+
+    def share(self, counts: Counts) -> None:
+        """Share new connections with the other processes of the server; before the first."""
+        self._turns = Turns(counts, self.age)
 
     # What follows runs in the main thread, up to `enqueue_req`.
 
@@ -187,8 +193,25 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             self._notified_at = now
             super().notify()
 
+    def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's own
+        """Look for new connections, while it is this process's turn."""
+        if not self.alive:
+            self._turns.leave()
+        super().set_accept_enabled(enabled and self._turns.is_own(time.monotonic()))
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Take what happens; look again when what was left to others is one's own."""
+        if self.alive and not self._accepting:
+            timeout = min(timeout, self._turns.seconds_left(time.monotonic()) or timeout)
+        super().wait_for_and_dispatch_events(timeout)
+        if self.alive:
+            self._turns.has(self.nr_conns)
+
     def accept(self, listener: socket.socket) -> None:
         """Take a connection, and give up the oldest where too many have sent nothing yet."""
+        if not self._turns.is_own(time.monotonic()):
+            self.set_accept_enabled(False)
+            return
         if self.cfg.is_ssl:
             super().accept(listener)
             return
