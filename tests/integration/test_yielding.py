@@ -129,12 +129,18 @@ def test_a_worker_counts_in_its_own_cell_and_leaves_none_behind(
     gunicorn_conf.post_fork(None, worker)
     machine.begin()
     assert cells[7] == 1
+    counts = gunicorn_conf._CONNECTIONS
+    counts.put(worker.age, 0)
+    counts.put(8, 5)
+    assert counts.is_ahead(8)
     # It was killed in the middle of a request.
     said: list[str] = []
     server = SimpleNamespace(log=SimpleNamespace(error=lambda text, *it: said.append(text % it)))
     before = REQUESTS_LOST._value.get()
     gunicorn_conf.child_exit(server, worker)
     assert not any(cells[:])
+    assert not counts.is_ahead(8)
+    counts.remove(8)
     assert said == ["web process 1 died with 1 requests in progress, which get no answer"]
     assert REQUESTS_LOST._value.get() == before + 1
     # One that had nothing to do ends without a word.

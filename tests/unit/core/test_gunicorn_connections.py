@@ -22,6 +22,7 @@ from valdrix.gunicorn_connections import (
     Received,
 )
 from valdrix.gunicorn_poller import Poller
+from valdrix.gunicorn_turns import Counts
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -367,3 +368,38 @@ def test_a_peer_that_is_told_its_time_out_again_asks_nobody() -> None:
         assert peer.take() == b"x"
         theirs.close()
         assert peer.take() == b""
+
+
+def test_a_connection_is_left_to_a_process_that_has_fewer(worker: Worker) -> None:
+    counts = Counts()
+    counts.put(2, 0)
+    worker.share(counts)
+    for _ in range(3):
+        worker.connect()
+    worker.turn(3)
+    assert worker.nr_conns == 2
+
+    worker.accept(worker.listener)
+    assert (worker.nr_conns, worker._accepting) == (2, False)
+    worker.set_accept_enabled(True)
+    assert not worker._accepting
+
+    counts.put(2, 2)
+    worker.set_accept_enabled(True)
+    worker.turn()
+    assert worker.nr_conns == 3
+
+
+def test_a_process_that_stops_has_no_turn(worker: Worker) -> None:
+    counts = Counts()
+    worker.share(counts)
+    worker.connect()
+    worker.turn()
+    counts.put(2, 5)
+    assert counts.is_ahead(2)
+
+    worker.alive = False
+    worker.set_accept_enabled(False)
+    worker.turn()
+
+    assert not counts.is_ahead(2)
