@@ -33,6 +33,9 @@ worker_class = "valdrix.gunicorn_worker.ProblemWorker"
 limit_request_line = 8190
 # With sessions and files below the 1,024 descriptors that a process may have where nobody says more.
 worker_connections = 600
+# Longer than a proxy or a client's pool keeps a connection that nobody uses, 60 seconds as a rule. Who closes
+# first may close on a request that is on its way, and nobody may send a gate's call twice without being asked.
+keepalive = 75
 # The system would wait for a peer that takes nothing of a file, for ever.
 sendfile = False
 

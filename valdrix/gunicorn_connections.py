@@ -145,6 +145,16 @@ class Peer(socket.socket):
         except BlockingIOError:
             return None
 
+    def is_quiet(self) -> bool:
+        """Tell whether nothing came, the peer's end included."""
+        try:
+            self.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """Gives threads what is there, and waits for nobody; connections with TLS are gunicorn's own matter.
@@ -208,7 +218,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             self._turns.has(self.nr_conns)
 
     def accept(self, listener: socket.socket) -> None:
-        """Take a connection, and give up the oldest where too many have sent nothing yet."""
+        """Take a connection, and give up the oldest where there are too many."""
         if not self._turns.is_own(time.monotonic()):
             self.set_accept_enabled(False)
             return
@@ -232,6 +242,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         self._receiving[conn] = Received(time.monotonic())
         self.poller.add(peer, partial(self._go_on, conn))
         self._displace()
+        if self.nr_conns > self.max_keepalived and self.keepalived_conns:
+            self._end_idle(self.keepalived_conns.popleft())
 
     def _go_on(self, conn: TConn, _: socket.socket) -> None:
         """Take an event of a connection, which has no other one until it is armed again.
@@ -292,6 +304,13 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         else:
             del self._receiving[conn]
             self._close(conn)
+
+    def _end_idle(self, conn: TConn) -> None:
+        """Close a connection that waits for its next request, unless one has come meanwhile."""
+        if conn.sock.is_quiet():
+            self._close(conn)
+        else:
+            self.enqueue_req(conn)
 
     def murder_pending(self) -> None:
         """Give up those who are too late: with their request, or with hanging up."""

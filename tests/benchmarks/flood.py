@@ -305,8 +305,6 @@ def settings_of(url: str | None, limit: int) -> Mapping[str, str]:
         **more,
         "ENFORCEMENT_TENANT_GATE_PER_SECOND_CAP": str(limit),
         "ENFORCEMENT_GLOBAL_GATE_PER_MINUTE_CAP": "120000",
-        # Who asks seldom keeps the connection: opening one is not what is compared.
-        "GUNICORN_CMD_ARGS": "--keep-alive=60",
     }
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,13 +62,12 @@ class Crowd:
 
 
 def _open_files(pid: str) -> set[str]:
-    folder = Path(f"/proc/{pid}/fd")
+    """Return what a process has open; what ends or is closed meanwhile is not among it."""
     found = set()
-    for one in folder.iterdir():
-        try:
-            found.add(str(one.readlink()))
-        except FileNotFoundError:  # Closed meanwhile.
-            continue
+    with suppress(FileNotFoundError):
+        for one in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.add(str(one.readlink()))
     return found
 
 
@@ -80,7 +79,7 @@ def crowd(django_db_setup: None, tmp_path: Path) -> Iterator[Crowd]:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "gunicorn", "valdrix.wsgi:application"),
-                *(f"--bind=fd://{listening.fileno()}", f"--workers={PROCESSES}", "--keep-alive=60"),
+                *(f"--bind=fd://{listening.fileno()}", f"--workers={PROCESSES}"),
                 *("--config=python:valdrix.gunicorn_conf", "--no-control-socket"),
                 *("--graceful-timeout=1", "--threads=9"),
             ],

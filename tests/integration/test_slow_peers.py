@@ -223,6 +223,18 @@ def test_a_request_in_pieces_is_one(
     assert (status, json.loads(body)["decision"]) == (200, "ALLOW")
 
 
+def test_a_connection_that_nobody_uses_for_a_while_is_there_for_the_next_request(
+    connect: Callable[..., socket.socket],
+) -> None:
+    peer = connect(LIVE + b"\r\n")
+    assert read_answer(peer)[0] == 200
+    time.sleep(SECONDS + 1.5)
+
+    peer.sendall(LIVE + b"\r\n")
+
+    assert read_answer(peer)[0] == 200
+
+
 def test_requests_that_come_at_once_are_answered_in_turn(
     connect: Callable[..., socket.socket],
 ) -> None:

@@ -390,6 +390,24 @@ def test_a_connection_is_left_to_a_process_that_has_fewer(worker: Worker) -> Non
     assert worker.nr_conns == 3
 
 
+def test_who_asks_nothing_gives_way_to_who_comes(worker: Worker) -> None:
+    for _ in range(6):
+        worker.connect(HEAD + b"\r\n")
+        worker.turn(2)
+    assert len(worker.keepalived_conns) == worker.max_keepalived == 6
+    time.sleep(0.02)
+    worker.peers[1].sendall(HEAD + b"A: b\r\n\r\n")
+    worker.set_accept_enabled(True)
+    worker.connect()
+    worker.connect()
+    for _ in range(2):
+        worker.accept(worker.listener)
+
+    assert worker.peers[0].recv(1) == b""
+    assert worker.asked[6:] == [HEAD + b"A: b\r\n\r\n"]
+    assert (worker.nr_conns, len(worker.keepalived_conns)) == (7, 5)
+
+
 def test_a_process_that_stops_has_no_turn(worker: Worker) -> None:
     counts = Counts()
     worker.share(counts)
