@@ -17,7 +17,6 @@ come whole.
 from __future__ import annotations
 
 import errno
-import re
 import socket
 import struct
 import time
@@ -29,6 +28,7 @@ from typing import Any, Final
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from valdrix.gunicorn_peers import Peer, Received, look
 from valdrix.gunicorn_poller import Poller
 from valdrix.gunicorn_turns import Counts, Turns
 from valdrix.kernel.warm_threads import WarmThreads
@@ -42,76 +42,16 @@ PARTING_SECONDS: Final = 3.0
 MOST_PARTING_SECONDS: Final = 30.0
 STOPPING_SECONDS: Final = 2.0
 """So long a process that is to stop waits for requests that have not come."""
-WHOLE_BYTES: Final = 64 * 1024
-"""A body up to this is received before a thread gets it; a head beyond it is refused."""
 _PARTING_BYTES: Final = 64 * 1024 * 1024
-_PIECE_BYTES: Final = 64 * 1024
 _LOOK_SECONDS: Final = 0.25
-_MOST_DIGITS: Final = 18
-_END: Final = b"\r\n\r\n"
-_MAY_BEGIN: Final = re.compile(rb"[A-Za-z\r\n]")
+_AT_ONCE: Final = 8
+"""So many connections are taken before anything else is looked at."""
+_NO_ROOM_SECONDS: Final = 0.5
 _NOBODY_THERE: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED})
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _STALL: Final = struct.pack("@ll", int(STALL_SECONDS), 0)
 _GONE: Final = object()
 """What is left of a connection whose peer hung up: nothing to send, nobody to wait for."""
-
-
-class Received:
-    """What is there of a request.
-
-    :ivar since: when it began, or the connection before it did; by the monotonic clock.
-    :ivar data: its bytes so far.
-    """
-
-    __slots__ = ("_wanted", "data", "since")
-
-    def __init__(self, since: float, data: bytes = b"") -> None:
-        self.since = since
-        self.data = bytearray()
-        self._wanted: int | None = None
-        self.add(data)
-
-    def add(self, piece: bytes) -> None:
-        """Add what came; no byte is looked at twice, however small the pieces are."""
-        at = max(0, len(self.data) - len(_END) + 1)
-        self.data += piece
-        if self._wanted is None:
-            end = self.data.find(_END, at)
-            if end >= 0:
-                body = _body_to_receive(bytes(self.data[: end + 2]))
-                self._wanted = end + len(_END) + body
-
-    @property
-    def is_whole(self) -> bool:
-        """Tell whether it can be read, or refused, without waiting for its sender.
-
-        Of a long body its beginning is enough, and so is the head where its sender waits for a word before
-        it sends the rest, or does not say how much that is.
-        """
-        return self._wanted is not None and len(self.data) >= self._wanted
-
-    @property
-    def fault(self) -> str | None:
-        """The code of what is wrong with it already; None for nothing."""
-        if self._wanted is None and len(self.data) > WHOLE_BYTES:
-            return "header_fields_too_large" if b"\r\n" in self.data else "uri_too_long"
-        if self.data and not _MAY_BEGIN.match(self.data):
-            return "malformed_request"
-        return None
-
-
-def _body_to_receive(head: bytes) -> int:
-    """Return how many bytes of the body behind a head are received before a thread gets it."""
-    head = head.lower()
-    if b"\r\nexpect:" in head or b"\r\ntransfer-encoding:" in head:
-        return 0
-    _, is_declared, after = head.partition(b"\r\ncontent-length:")
-    declared = after.partition(b"\r\n")[0].strip() if is_declared else b""
-    if not declared.isdigit():
-        return 0
-    length = int(declared) if len(declared) < _MOST_DIGITS else WHOLE_BYTES
-    return min(length, WHOLE_BYTES)
 
 
 @dataclass(slots=True)
@@ -121,39 +61,6 @@ class _Parting:
     since: float
     last: float
     left: int = _PARTING_BYTES
-
-
-class Peer(socket.socket):
-    """A connection that always waits, and asks the system for a time-out when there is a new one only."""
-
-    def settimeout(self, value: float | None) -> None:
-        """Have a time-out, unless it is the one there is."""
-        if value != self.gettimeout():
-            super().settimeout(value)
-
-    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - the standard library's own
-        """Have none, or be one that does not wait."""
-        self.settimeout(None if flag else 0.0)
-
-    def take(self) -> bytes | None:
-        """Return what is there, nothing where the peer has ended, None where nothing is there yet.
-
-        :raises OSError: when the connection is broken.
-        """
-        try:
-            return self.recv(_PIECE_BYTES, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
-
-    def is_quiet(self) -> bool:
-        """Tell whether nothing came, the peer's end included."""
-        try:
-            self.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
 
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
@@ -174,6 +81,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         self._turns = Turns(Counts(), self.age)
         self._looked_at = 0.0
         self._notified_at = 0.0
+        self._no_room_until = 0.0
         self._stops_since: float | None = None
 
     def get_thread_pool(self) -> WarmThreads:
@@ -205,45 +113,71 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's own
         """Look for new connections, while it is this process's turn."""
-        if not self.alive:
-            self._turns.leave()
-        super().set_accept_enabled(enabled and self._turns.is_own(time.monotonic()))
+        now = time.monotonic()
+        if not self.alive and self._stops_since is None:
+            self._stops_since = now
+            self._take_the_last()
+        super().set_accept_enabled(
+            enabled and now >= self._no_room_until and self._turns.is_own(now)
+        )
+
+    def _take_the_last(self) -> None:
+        """Take who waits for a process that stops; whoever comes later is refused or somebody else's."""
+        self._turns.leave()
+        super().set_accept_enabled(False)
+        for listener in self.sockets:
+            while not self.cfg.is_ssl and self.nr_conns < self.worker_connections:
+                if not self._take(listener):
+                    break
+            listener.close()
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Take what happens; look again when what was left to others is one's own."""
-        if self.alive and not self._accepting:
+        looks = self._accepting
+        if self.alive and not looks:
             timeout = min(timeout, self._turns.seconds_left(time.monotonic()) or timeout)
         super().wait_for_and_dispatch_events(timeout)
+        if looks and self._accepting:
+            self._turns.begin_anew()
         if self.alive:
             self._turns.has(self.nr_conns)
 
     def accept(self, listener: socket.socket) -> None:
-        """Take a connection, and give up the oldest where there are too many."""
-        if not self._turns.is_own(time.monotonic()):
-            self.set_accept_enabled(False)
-            return
+        """Take the connections that wait, but for those that are left to others."""
         if self.cfg.is_ssl:
             super().accept(listener)
             return
+        for _ in range(_AT_ONCE):
+            if not self._turns.is_own(time.monotonic()):
+                self.set_accept_enabled(False)
+                return
+            if self.nr_conns >= self.worker_connections or not self._take(listener):
+                return
+            self._turns.has(self.nr_conns)
+
+    def _take(self, listener: socket.socket) -> bool:
+        """Take a connection, and give up the oldest where there are too many; tell whether there was one."""
         try:
             client, address = listener.accept()
         except OSError as error:
             if error.errno in _NO_ROOM:
                 self.log.warning("no room for another connection: %s", error.strerror)
+                self._no_room_until = time.monotonic() + _NO_ROOM_SECONDS
+                self.set_accept_enabled(False)
             elif error.errno not in _NOBODY_THERE:
                 raise
-            return
+            return False
         self.nr_conns += 1
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             client.setsockopt(socket.SOL_SOCKET, option, _STALL)
         peer = Peer(client.family, client.type, client.proto, fileno=client.detach())
         conn = TConn(self.cfg, peer, address, listener.getsockname())
-        peer.settimeout(None)
         self._receiving[conn] = Received(time.monotonic())
         self.poller.add(peer, partial(self._go_on, conn))
         self._displace()
         if self.nr_conns > self.max_keepalived and self.keepalived_conns:
             self._end_idle(self.keepalived_conns.popleft())
+        return True
 
     def _go_on(self, conn: TConn, _: socket.socket) -> None:
         """Take an event of a connection, which has no other one until it is armed again.
@@ -312,12 +246,19 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         else:
             self.enqueue_req(conn)
 
+    def murder_keepalived(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - gunicorn's own
+        """Close connections that have waited for their next request long enough, or all of them."""
+        if force or self.cfg.is_ssl:
+            super().murder_keepalived(force)
+            return
+        now = time.monotonic()
+        while self.keepalived_conns and self.keepalived_conns[0].timeout <= now:
+            self._end_idle(self.keepalived_conns.popleft())
+
     def murder_pending(self) -> None:
         """Give up those who are too late: with their request, or with hanging up."""
         super().murder_pending()
         now = time.monotonic()
-        if not self.alive and self._stops_since is None:
-            self._stops_since = now
         if now - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = now
@@ -439,7 +380,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         """Answer a request that is there, and those that came with it."""
         if self.cfg.is_ssl:
             return super().handle(conn)
-        received = self._begun.pop(conn, None) or _look(conn.sock)
+        received = self._begun.pop(conn, None) or look(conn.sock)
         if received is None:
             return _GONE
         while received.fault is None and received.is_whole:
@@ -474,15 +415,6 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:  # noqa: FBT001 - gunicorn's own
         """Tell whether a connection can have another request: what nobody read of this one is there."""
         return bool(keepalive and conn.parser.finish_body())
-
-
-def _look(peer: Peer) -> Received | None:
-    """Return what is there of a request, or None where the peer is gone."""
-    try:
-        piece = peer.take()
-    except OSError:
-        return None
-    return None if piece == b"" else Received(time.monotonic(), piece or b"")
 
 
 def _read_on(chunk: Callable[..., bytes], size_hint: int | None = None) -> bytes:

@@ -59,16 +59,21 @@ class Turns:
         self._counts.remove(self._age)
 
     def is_own(self, now: float) -> bool:
-        """Tell whether this process is to take a connection, by the monotonic clock.
+        """Tell whether this process is to take a connection that waits, by the monotonic clock.
 
-        One that is left to the others and still there after a moment is its own.
+        One that was left to the others and is still there after a moment is its own, however much later
+        this process looks.
         """
         if not self._counts.is_ahead(self._age):
             self._since = None
             return True
-        if self._since is None or now - self._since > 2 * YIELD_SECONDS:
+        if self._since is None:
             self._since = now
         return now - self._since >= YIELD_SECONDS
+
+    def begin_anew(self) -> None:
+        """Leave the next one to the others again: this process has looked for connections."""
+        self._since = None
 
     def seconds_left(self, now: float) -> float:
         """Return for how long one is still left to the others."""

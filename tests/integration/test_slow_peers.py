@@ -19,7 +19,7 @@ from tests.factories.headroom import Shop
 from tests.factories.tenants import World
 from tests.integration.impatient import SECONDS, THREADS
 from tests.integration.test_http_conventions import PROJECT, server_environment
-from valdrix.gunicorn_connections import WHOLE_BYTES
+from valdrix.gunicorn_peers import WHOLE_BYTES
 
 MANY = 4 * THREADS
 SOON_SECONDS = 1.0

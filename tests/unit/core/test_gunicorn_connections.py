@@ -14,15 +14,9 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
-from valdrix.gunicorn_connections import (
-    STOPPING_SECONDS,
-    WHOLE_BYTES,
-    PatientWorker,
-    Peer,
-    Received,
-)
+from valdrix.gunicorn_connections import STOPPING_SECONDS, PatientWorker
+from valdrix.gunicorn_peers import WHOLE_BYTES, Peer, Received
 from valdrix.gunicorn_poller import Poller
-from valdrix.gunicorn_turns import Counts
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -184,12 +178,16 @@ def test_who_is_parted_from_may_hang_up_at_the_same_moment(worker: Worker) -> No
 
 
 def test_a_stop_answers_what_was_sent_before(worker: Worker) -> None:
-    worker.connect(HEAD + b"\r\n")
+    for _ in range(7):
+        worker.connect(HEAD + b"\r\n")
     worker.alive = False
+    worker.set_accept_enabled(False)
 
     worker.turn(3)
 
-    assert worker.asked == [HEAD + b"\r\n"]
+    assert worker.asked == [HEAD + b"\r\n"] * 7
+    with pytest.raises(ConnectionRefusedError):
+        worker.connect()
 
 
 def test_a_stop_gives_the_rest_a_moment(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +196,7 @@ def test_a_stop_gives_the_rest_a_moment(worker: Worker, monkeypatch: pytest.Monk
     for received in worker._receiving.values():
         received.since -= 5.0
     worker.alive = False
+    worker.set_accept_enabled(False)
     worker.turn()
     assert len(worker._receiving) == 2
 
@@ -354,70 +353,22 @@ def test_a_fault_in_a_thread_is_logged_and_ends_the_connection(
     assert peer.recv(1) == b""
 
 
-def test_a_peer_that_is_told_its_time_out_again_asks_nobody() -> None:
+def test_a_peer_stays_as_it_is_and_asks_the_system_for_what_is_new_only() -> None:
     ours, theirs = socket.socketpair()
     with Peer(fileno=ours.detach()) as peer, theirs:
+        assert peer.is_quiet()
         assert peer.take() is None
         peer.setblocking(False)
-        assert peer.gettimeout() == 0.0
-        os.set_blocking(peer.fileno(), True)
-        peer.settimeout(0.0)
-        assert os.get_blocking(peer.fileno())
-        peer.setblocking(True)
+        assert peer.gettimeout() is None
+        os.set_blocking(peer.fileno(), False)
+        peer.settimeout(None)
+        assert not os.get_blocking(peer.fileno())
+        peer.settimeout(3.0)
+        assert peer.gettimeout() == 3.0
         theirs.send(b"x")
+        assert not peer.is_quiet()
         assert peer.take() == b"x"
         theirs.close()
+        assert not peer.is_quiet()
         assert peer.take() == b""
-
-
-def test_a_connection_is_left_to_a_process_that_has_fewer(worker: Worker) -> None:
-    counts = Counts()
-    counts.put(2, 0)
-    worker.share(counts)
-    for _ in range(3):
-        worker.connect()
-    worker.turn(3)
-    assert worker.nr_conns == 2
-
-    worker.accept(worker.listener)
-    assert (worker.nr_conns, worker._accepting) == (2, False)
-    worker.set_accept_enabled(True)
-    assert not worker._accepting
-
-    counts.put(2, 2)
-    worker.set_accept_enabled(True)
-    worker.turn()
-    assert worker.nr_conns == 3
-
-
-def test_who_asks_nothing_gives_way_to_who_comes(worker: Worker) -> None:
-    for _ in range(6):
-        worker.connect(HEAD + b"\r\n")
-        worker.turn(2)
-    assert len(worker.keepalived_conns) == worker.max_keepalived == 6
-    time.sleep(0.02)
-    worker.peers[1].sendall(HEAD + b"A: b\r\n\r\n")
-    worker.set_accept_enabled(True)
-    worker.connect()
-    worker.connect()
-    for _ in range(2):
-        worker.accept(worker.listener)
-
-    assert worker.peers[0].recv(1) == b""
-    assert worker.asked[6:] == [HEAD + b"A: b\r\n\r\n"]
-    assert (worker.nr_conns, len(worker.keepalived_conns)) == (7, 5)
-
-
-def test_a_process_that_stops_has_no_turn(worker: Worker) -> None:
-    counts = Counts()
-    worker.share(counts)
-    worker.connect()
-    worker.turn()
-    counts.put(2, 5)
-    assert counts.is_ahead(2)
-
-    worker.alive = False
-    worker.set_accept_enabled(False)
-    worker.turn()
-
-    assert not counts.is_ahead(2)
+    assert not peer.is_quiet(), "a closed one has nothing to wait for"

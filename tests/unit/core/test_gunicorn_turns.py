@@ -60,7 +60,9 @@ def test_what_nobody_takes_is_ones_own_after_a_moment_and_for_a_moment() -> None
     assert second.seconds_left(100.0 + SOON) == pytest.approx(SOON)
     assert second.is_own(100.0 + 3 * SOON)
     assert second.seconds_left(100.0 + 3 * SOON) == 0.0
-    assert not second.is_own(101.0)
+    assert second.is_own(200.0), "however late it looks"
+    second.begin_anew()
+    assert not second.is_own(200.0)
 
 
 def test_who_was_ahead_and_is_not_any_more_waits_anew_the_next_time() -> None:
