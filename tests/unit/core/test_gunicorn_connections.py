@@ -84,6 +84,7 @@ class Worker(PatientWorker):
             self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks
         )
         self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self.listener.getsockname()
         self.sockets = [self.listener]
         self.set_accept_enabled(True)
         self.asked: list[bytes] = []
@@ -106,7 +107,7 @@ class Worker(PatientWorker):
 
     def connect(self, sent: bytes = b"") -> socket.socket:
         """Connect a peer."""
-        peer = socket.create_connection(self.listener.getsockname(), timeout=5)
+        peer = socket.create_connection(self.address, timeout=5)
         self.peers.append(peer)
         peer.sendall(sent)
         return peer
