@@ -117,9 +117,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         if not self.alive and self._stops_since is None:
             self._stops_since = now
             self._take_the_last()
-        super().set_accept_enabled(
-            enabled and now >= self._no_room_until and self._turns.is_own(now)
-        )
+        may_look = self._stops_since is None and now >= self._no_room_until
+        super().set_accept_enabled(enabled and may_look and self._turns.is_own(now))
 
     def _take_the_last(self) -> None:
         """Take who waits for a process that stops; whoever comes later is refused or somebody else's."""
@@ -148,6 +147,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             super().accept(listener)
             return
         for _ in range(_AT_ONCE):
+            if self._stops_since is not None:
+                return
             if not self._turns.is_own(time.monotonic()):
                 self.set_accept_enabled(False)
                 return

@@ -191,6 +191,17 @@ def test_a_stop_answers_what_was_sent_before(worker: Worker) -> None:
         worker.connect()
 
 
+def test_a_stop_in_the_middle_of_a_round_looks_for_nobody_any_more(worker: Worker) -> None:
+    worker.connect()
+    worker.alive = False
+    worker.set_accept_enabled(True)
+    assert (worker.nr_conns, worker._accepting) == (1, False)
+
+    worker.accept(worker.listener)
+
+    assert worker.nr_conns == 1
+
+
 def test_a_stop_gives_the_rest_a_moment(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     half, silent = worker.connect(b"GET"), worker.connect()
     worker.turn(3)
