@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from valdrix.gunicorn_balance import Counts
 from valdrix.gunicorn_connections import PatientWorker
 from valdrix.gunicorn_log import FORMAT, AccessLogger
-from valdrix.gunicorn_turns import Counts
 from valdrix.kernel.http.yielding import MACHINE
 from valdrix.kernel.postgresql.sessions import IDLE as SESSIONS
 

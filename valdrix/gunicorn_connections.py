@@ -28,9 +28,9 @@ from typing import Any, Final
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from valdrix.gunicorn_balance import Balance, Counts
 from valdrix.gunicorn_peers import Peer, Received, look
 from valdrix.gunicorn_poller import Poller
-from valdrix.gunicorn_turns import Counts, Turns
 from valdrix.kernel.warm_threads import WarmThreads
 
 RECEIVE_SECONDS: Final = 10.0
@@ -78,7 +78,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         self._parting: dict[TConn, _Parting] = {}
         # What came of a request that a thread is to answer, or could not answer yet.
         self._begun: dict[TConn, Received] = {}
-        self._turns = Turns(Counts(), self.age)
+        self._balance = Balance(Counts(), self.age)
         self._looked_at = 0.0
         self._notified_at = 0.0
         self._no_room_until = 0.0
@@ -89,12 +89,12 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         return WarmThreads(self.cfg.threads)
 
     def refuse(self, code: str) -> bytes:
-        """Return the answer to a request that no thread gets."""
+        """Return the answer to a request that the application does not see."""
         raise NotImplementedError
 
     def share(self, counts: Counts) -> None:
         """Share new connections with the other processes of the server; before the first."""
-        self._turns = Turns(counts, self.age)
+        self._balance = Balance(counts, self.age)
 
     # What follows runs in the main thread, up to `enqueue_req`.
 
@@ -112,17 +112,17 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             super().notify()
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's own
-        """Look for new connections, while it is this process's turn."""
+        """Look for new connections, unless they are left to processes with fewer."""
         now = time.monotonic()
         if not self.alive and self._stops_since is None:
             self._stops_since = now
             self._take_the_last()
         may_look = self._stops_since is None and now >= self._no_room_until
-        super().set_accept_enabled(enabled and may_look and self._turns.is_own(now))
+        super().set_accept_enabled(enabled and may_look and self._balance.may_take(now))
 
     def _take_the_last(self) -> None:
         """Take who waits for a process that stops; whoever comes later is refused or somebody else's."""
-        self._turns.leave()
+        self._balance.leave()
         super().set_accept_enabled(False)
         for listener in self.sockets:
             while not self.cfg.is_ssl and self.nr_conns < self.worker_connections:
@@ -134,12 +134,12 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         """Take what happens; look again when what was left to others is one's own."""
         looks = self._accepting
         if self.alive and not looks:
-            timeout = min(timeout, self._turns.seconds_left(time.monotonic()) or timeout)
+            timeout = min(timeout, self._balance.seconds_left(time.monotonic()) or timeout)
         super().wait_for_and_dispatch_events(timeout)
         if looks and self._accepting:
-            self._turns.begin_anew()
+            self._balance.has_looked()
         if self.alive:
-            self._turns.has(self.nr_conns)
+            self._balance.has(self.nr_conns)
 
     def accept(self, listener: socket.socket) -> None:
         """Take the connections that wait, but for those that are left to others."""
@@ -149,12 +149,12 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         for _ in range(_AT_ONCE):
             if self._stops_since is not None:
                 return
-            if not self._turns.is_own(time.monotonic()):
+            if not self._balance.may_take(time.monotonic()):
                 self.set_accept_enabled(False)
                 return
             if self.nr_conns >= self.worker_connections or not self._take(listener):
                 return
-            self._turns.has(self.nr_conns)
+            self._balance.has(self.nr_conns)
 
     def _take(self, listener: socket.socket) -> bool:
         """Take a connection, and give up the oldest where there are too many; tell whether there was one."""

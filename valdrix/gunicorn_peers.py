@@ -60,7 +60,7 @@ class Received:
 
 
 def _body_to_receive(head: bytes) -> int:
-    """Return how many bytes of the body behind a head are received before a thread gets it."""
+    """Return how many bytes of the body behind a head are received before it is answered."""
     head = head.lower()
     if b"\r\nexpect:" in head or b"\r\ntransfer-encoding:" in head:
         return 0

@@ -48,7 +48,7 @@ class ProblemWorker(PatientWorker):
     """Answers a request that cannot be read with a problem document, and then closes."""
 
     def refuse(self, code: str) -> bytes:
-        """Return the answer to a request that no thread gets."""
+        """Return the answer to a request that the application does not see."""
         self._note(code)
         return render(code, _DETAIL[code])
 

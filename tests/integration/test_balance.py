@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_http_conventions import PROJECT, server_environment
+from tests.integration.gunicorns import running_gunicorn
 from tests.integration.test_slow_peers import LIVE, read_answer
 
 PROCESSES = 3
@@ -75,28 +73,12 @@ def _open_files(pid: str) -> set[str]:
 def crowd(django_db_setup: None, tmp_path: Path) -> Iterator[Crowd]:
     """Run gunicorn with some processes."""
     log = tmp_path / "server.log"
-    with socket.create_server(("127.0.0.1", 0)) as listening, log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "gunicorn", "valdrix.wsgi:application"),
-                *(f"--bind=fd://{listening.fileno()}", f"--workers={PROCESSES}"),
-                *("--config=python:valdrix.gunicorn_conf", "--no-control-socket"),
-                *("--graceful-timeout=1", "--threads=9"),
-            ],
-            cwd=PROJECT,
-            env=server_environment(),
-            stdout=output,
-            stderr=output,
-            pass_fds=[listening.fileno()],
-        )
-        made = Crowd(listening.getsockname(), process.pid)
-        try:
-            with made.peers:
-                made.wait_for_all()
-                yield made
-        finally:
-            process.terminate()
-            process.wait(20)
+    options = (f"--workers={PROCESSES}", "--threads=9", "--graceful-timeout=1")
+    with running_gunicorn(log, *options) as (address, process):
+        made = Crowd(address, process.pid)
+        with made.peers:
+            made.wait_for_all()
+            yield made
 
 
 def test_processes_share_what_comes_and_leave_nothing_to_one_that_is_stuck(crowd: Crowd) -> None:

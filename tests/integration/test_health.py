@@ -19,7 +19,7 @@ from django.db import connection
 from tests.client import Api
 from tests.crash.proxy import SWALLOWED, Cut, proxied
 from tests.factories.tenants import World
-from tests.integration.test_http_conventions import server_environment
+from tests.integration.gunicorns import server_environment
 from valdrix import health, metrics, serving
 from valdrix.kernel import db
 from valdrix.kernel.db import TimeLimits

@@ -3,27 +3,23 @@
 import io
 import json
 import logging
-import os
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from django.contrib.staticfiles import finders
-from django.db import connection
 from django.test import Client
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.validation import validate_schema
 
 from tests.client import Api
 from tests.factories.tenants import World
+from tests.integration.gunicorns import running_gunicorn
 from valdrix.kernel import request_context
 from valdrix.kernel.problems import STATUS_BY_CODE
 from valdrix.openapi import ValdrixSchemaGenerator
@@ -270,13 +266,6 @@ def test_the_docs_need_no_other_server(api: Api) -> None:
 # Over a real socket
 
 
-def server_environment() -> dict[str, str]:
-    """Return the environment of a server process that uses the test's database."""
-    url = urlsplit(os.environ["DATABASE_URL"])
-    name = connection.settings_dict["NAME"]
-    return {**os.environ, "DATABASE_URL": urlunsplit(url._replace(path=f"/{name}"))}
-
-
 @dataclass
 class Server:
     address: tuple[str, int]
@@ -306,26 +295,10 @@ class Server:
 @pytest.fixture(scope="module")
 def running(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with socket.create_server(("127.0.0.1", 0)) as listening, log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "gunicorn", "valdrix.wsgi:application"),
-                *(f"--bind=fd://{listening.fileno()}", "--workers=1", "--graceful-timeout=1"),
-                *("--config=python:valdrix.gunicorn_conf", "--no-control-socket"),
-            ],
-            cwd=PROJECT,
-            env=server_environment(),
-            stdout=output,
-            stderr=output,
-            pass_fds=[listening.fileno()],
-        )
-        try:
-            found = Server(listening.getsockname(), log)
-            assert found.send("GET /health/ready HTTP/1.1\nHost: localhost\n\n")[0] == 200
-            yield found
-        finally:
-            process.terminate()
-            process.wait(10)
+    with running_gunicorn(log, "--workers=1", "--graceful-timeout=1") as (address, _):
+        found = Server(address, log)
+        assert found.send("GET /health/ready HTTP/1.1\nHost: localhost\n\n")[0] == 200
+        yield found
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +15,8 @@ import pytest
 
 from tests.factories.headroom import Shop
 from tests.factories.tenants import World
+from tests.integration.gunicorns import running_gunicorn
 from tests.integration.impatient import SECONDS, THREADS
-from tests.integration.test_http_conventions import PROJECT, server_environment
 from valdrix.gunicorn_peers import WHOLE_BYTES
 
 MANY = 4 * THREADS
@@ -33,30 +31,14 @@ Address = tuple[str, int]
 def address(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     """Run gunicorn with one process and few threads."""
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with socket.create_server(("127.0.0.1", 0)) as listening, log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "gunicorn", "valdrix.wsgi:application"),
-                *(f"--bind=fd://{listening.fileno()}", "--graceful-timeout=10"),
-                *("--config=python:tests.integration.impatient", "--no-control-socket"),
-            ],
-            cwd=PROJECT,
-            env=server_environment(),
-            stdout=output,
-            stderr=output,
-            pass_fds=[listening.fileno()],
-        )
-        found: Address = listening.getsockname()
-        try:
-            with socket.create_connection(found, timeout=30) as peer:
-                peer.sendall(LIVE + b"\r\n")
-                assert read_answer(peer)[0] == 200, log.read_text()
-            yield found
-        finally:
-            began = time.monotonic()
-            process.terminate()
-            process.wait(20)
-        assert time.monotonic() - began < 5, "a stop waits for nobody who sends nothing"
+    config = "python:tests.integration.impatient"
+    with running_gunicorn(log, "--graceful-timeout=10", config=config) as (found, _):
+        with socket.create_connection(found, timeout=30) as peer:
+            peer.sendall(LIVE + b"\r\n")
+            assert read_answer(peer)[0] == 200, log.read_text()
+        yield found
+        began = time.monotonic()
+    assert time.monotonic() - began < 5, "a stop waits for nobody who sends nothing"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from valdrix.gunicorn_turns import YIELD_SECONDS, Counts, Turns
+from valdrix.gunicorn_balance import YIELD_SECONDS, Balance, Counts
 
 SOON = YIELD_SECONDS / 2
 
@@ -33,51 +33,52 @@ def test_who_is_ahead_of_the_others(others: list[int], own: int, *, is_ahead: bo
     assert counts.is_ahead(300 + len(others)) is is_ahead
 
 
-def test_one_that_serves_no_more_is_left_nothing() -> None:
-    counts = Counts()
-    first, second = Turns(counts, 1), Turns(counts, 2)
+def uneven(counts: Counts) -> tuple[Balance, Balance]:
+    """Return a process without connections, and one with five."""
+    first, second = Balance(counts, 1), Balance(counts, 2)
     first.has(0)
     second.has(5)
-    assert not second.is_own(0.0)
+    return first, second
+
+
+def test_one_that_serves_no_more_is_left_nothing() -> None:
+    counts = Counts()
+    first, second = uneven(counts)
+    assert not second.may_take(0.0)
 
     first.leave()
-    assert second.is_own(0.0)
+    assert second.may_take(0.0)
 
     first.has(0)
-    assert not second.is_own(0.0)
+    assert not second.may_take(0.0)
     counts.remove(1)
-    assert second.is_own(0.0)
+    assert second.may_take(0.0)
 
 
 def test_what_nobody_takes_is_ones_own_after_a_moment_and_for_a_moment() -> None:
-    counts = Counts()
-    first, second = Turns(counts, 1), Turns(counts, 2)
-    first.has(0)
-    second.has(5)
+    _, second = uneven(Counts())
 
-    assert not second.is_own(100.0)
-    assert not second.is_own(100.0 + SOON)
+    assert not second.may_take(100.0)
+    assert not second.may_take(100.0 + SOON)
     assert second.seconds_left(100.0 + SOON) == pytest.approx(SOON)
-    assert second.is_own(100.0 + 3 * SOON)
+    assert second.may_take(100.0 + 3 * SOON)
     assert second.seconds_left(100.0 + 3 * SOON) == 0.0
-    assert second.is_own(200.0), "however late it looks"
-    second.begin_anew()
-    assert not second.is_own(200.0)
+    assert second.may_take(200.0), "however late it looks"
+    second.has_looked()
+    assert not second.may_take(200.0)
 
 
 def test_who_was_ahead_and_is_not_any_more_waits_anew_the_next_time() -> None:
     counts = Counts()
-    first, second = Turns(counts, 1), Turns(counts, 2)
-    first.has(0)
-    second.has(5)
-    assert not second.is_own(100.0)
+    first, second = uneven(counts)
+    assert not second.may_take(100.0)
     first.has(5)
-    assert second.is_own(100.0)
+    assert second.may_take(100.0)
     assert second.seconds_left(100.0) == 0.0
 
     first.has(0)
 
-    assert not second.is_own(100.0 + 3 * SOON)
+    assert not second.may_take(100.0 + 3 * SOON)
 
 
 def test_processes_share_their_counts() -> None:

@@ -38,7 +38,7 @@ class Counts:
         return bool(own > fewest + 1 + fewest // _SHARE_TOO_MANY)
 
 
-class Turns:
+class Balance:
     """When a process takes a connection, and when it leaves it to one that has fewer.
 
     :param counts: of all processes of the server.
@@ -58,7 +58,7 @@ class Turns:
         """Tell the others that this process takes none any more."""
         self._counts.remove(self._age)
 
-    def is_own(self, now: float) -> bool:
+    def may_take(self, now: float) -> bool:
         """Tell whether this process is to take a connection that waits, by the monotonic clock.
 
         One that was left to the others and is still there after a moment is its own, however much later
@@ -71,7 +71,7 @@ class Turns:
             self._since = now
         return now - self._since >= YIELD_SECONDS
 
-    def begin_anew(self) -> None:
+    def has_looked(self) -> None:
         """Leave the next one to the others again: this process has looked for connections."""
         self._since = None
 
